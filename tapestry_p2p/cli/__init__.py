@@ -1,0 +1,1 @@
+"""The verbs of the command line; each imports only what it needs."""

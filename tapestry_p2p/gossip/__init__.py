@@ -1,0 +1,1 @@
+"""Bytes only, pure: identity, signed streams, verdicts, membership. One door: Protocol.step."""

@@ -1,0 +1,1 @@
+"""numpy, pure: codecs, public copies, robust rules, the Loom round, topology."""
