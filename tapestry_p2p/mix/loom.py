@@ -1,0 +1,177 @@
+"""The Loom round: train, draw the neighbourhood in robustly, publish a coded difference.
+
+Knows vectors and own entry numbers; not time, bytes on a wire, or who the neighbours are. One
+round is proposed, made durable by the caller, then committed: a proposal changes nothing.
+
+  D   = y - x                                   what training did since the last round
+  z_j = (copy_j - P) - (own - P)@j              neighbour seen from where we stood when its header
+                                                first arrived, less the pull applied since
+  m   = own + sum_j w_j clip(z_j, tau)          robust mean of the neighbourhood
+  mom = rho mom + (1 - rho)(m - m_prev)         over the neighbours common to both rounds
+  u   = mom min(1, ||D|| / ((1 - mu) ||mom||))  trust clip
+  x'  = y + mu u + gamma (m - own);  P += gamma (m - own);  q = C(x' - own);  own += decode(q)
+
+Views: ``applied_pull`` as above; ``current`` takes z_j = copy_j - own; ``naive`` leaves P out and
+diverges when speeds differ (the control that must fail; no manifest may name it).
+"""
+
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+import numpy as np
+
+from tapestry_p2p.mix.codec import Vector, decode, encode
+from tapestry_p2p.mix.copy import PublicCopy, norm
+from tapestry_p2p.mix.rules import Report, clipped
+from tapestry_p2p.mix.topology import enough_live
+
+Author = TypeVar("Author", bound=Hashable)
+VIEWS = ("applied_pull", "current")
+
+
+@dataclass(frozen=True, slots=True)
+class LoomSettings:
+    """The round's knobs, equal for all members (the manifest's [mixing] and [streams])."""
+
+    rule: str = "cs_plus"
+    f: int = 0
+    gamma: float = 0.5  # higher: faster agreement; beyond .6 * codec contraction it diverges
+    mu: float = 0.6  # higher: more outer momentum, more overshoot
+    rho: float = 0.6  # higher: smoother momentum, slower to turn
+    codec: str = "2bit"
+    ttl: int = 16  # own entries after which a silent neighbour leaves the mean
+    view: str = "applied_pull"
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal(Generic[Author]):
+    """One round's outcome, not yet in force. Vectors are float32[d]."""
+
+    x: Vector
+    correction: Vector  # x' - y, what the trainer adds
+    payload: bytes
+    difference: Vector  # decode(payload)
+    pull: Vector  # gamma * (m - own)
+    momentum: Vector
+    pulls: dict[Author, Vector]  # w_j clip(z_j, tau)
+    authors: tuple[Author, ...]
+    report: Report | None  # None: nothing was mixed
+
+
+class Loom(Generic[Author]):
+    """One member's rounds. Owns x, the applied pull P, the momentum and the ring of views."""
+
+    def __init__(self, settings: LoomSettings, x: Vector, own: PublicCopy) -> None:
+        self.settings = settings
+        self.own = own
+        self.x: Vector = np.array(x, dtype=np.float32)
+        self.rounds = 0  # own entries since start: the clock of TTL and views
+        self._applied: Vector = np.zeros_like(self.x)
+        self._momentum: Vector | None = None
+        self._before: tuple[Vector, dict[Author, Vector]] | None = None
+        self._ring: dict[int, Vector] = {}
+        self._arrived: dict[tuple[Author, int], int] = {}
+        self._view: dict[Author, int] = {}
+
+    def arrived(self, author: Author, seq: int) -> None:
+        """The header of ``author``'s entry ``seq`` arrived here for the first time, now."""
+        self._arrived.setdefault((author, seq), self.rounds)
+        self._snapshot()
+
+    def decoded(self, author: Author, seq: int) -> None:
+        """The author's copy now stands at ``seq``: see it from where its header found us."""
+        at = self._arrived.get((author, seq), self.rounds)
+        if at == self.rounds:
+            self._snapshot()
+        self._view[author] = at
+        for key in [k for k in self._arrived if k[0] == author and k[1] <= seq]:
+            del self._arrived[key]
+
+    def forget(self, author: Author) -> None:
+        """The author is no neighbour any more."""
+        self._view.pop(author, None)
+        for key in [k for k in self._arrived if k[0] == author]:
+            del self._arrived[key]
+
+    def fresh(self, author: Author) -> bool:
+        """Whether the author's view is at most ``ttl`` own entries old."""
+        at = self._view.get(author)
+        return at is not None and self.rounds - at <= self.settings.ttl and at in self._ring
+
+    def propose(self, y: Vector, copies: Mapping[Author, Vector], neighbours: int) -> Proposal[Author]:
+        """Mix ``y`` float32[d] with neighbours' public copies; every weight is 1/(neighbours+1).
+
+        ``copies`` leaves out whoever must not count (forked, barred); stale ones are left out
+        here. An absent neighbour's weight stays with self. Changes nothing. CodecError if y or
+        the result is not finite.
+        """
+        s = self.settings
+        authors = tuple(a for a in copies if self.fresh(a))
+        report: Report | None = None
+        pulls: dict[Author, Vector] = {}
+        if authors and enough_live(len(authors) + 1, s.f):
+            weights = np.full(len(authors), 1.0 / (max(neighbours, len(authors)) + 1))
+            z = [self._seen(a, copies[a]) for a in authors]
+            parts, report = clipped(s.rule, z, weights, s.f)
+            pulls = dict(zip(authors, parts, strict=True))
+        pull = np.zeros_like(self.x)
+        for part in pulls.values():
+            pull += part
+        pull *= np.float32(s.gamma)
+        momentum = self._next_momentum(pulls)
+        correction = pull.copy()
+        if report is not None:
+            correction += np.float32(s.mu * self._trust(y, momentum)) * momentum
+        x = y + correction
+        payload = encode(s.codec, x - self.own.vector)
+        difference = decode(s.codec, payload, len(x))
+        return Proposal(x, correction, payload, difference, pull, momentum, pulls, authors, report)
+
+    def commit(self, proposal: Proposal[Author]) -> None:
+        """Put a proposal in force: own copy, x, P, momentum; the clock moves by one entry."""
+        self._before = (self.own.vector.copy(), proposal.pulls)
+        self.own.add(proposal.difference)
+        self.x = proposal.x
+        self._applied += proposal.pull
+        self._momentum = proposal.momentum
+        self.rounds += 1
+        needed = {*self._view.values(), *self._arrived.values()}
+        oldest = self.rounds - self.settings.ttl
+        self._ring = {t: q for t, q in self._ring.items() if t in needed and t >= oldest}
+        self._arrived = {k: t for k, t in self._arrived.items() if t >= oldest}
+
+    def _position(self) -> Vector:
+        """Where we stand in the coordinates that a later pull does not move: own - P."""
+        if self.settings.view == "naive":
+            return self.own.vector.copy()
+        return self.own.vector - self._applied
+
+    def _snapshot(self) -> None:
+        if self.rounds not in self._ring:
+            empty = self.settings.view == "current"
+            self._ring[self.rounds] = np.empty(0, np.float32) if empty else self._position()
+
+    def _seen(self, author: Author, copy: Vector) -> Vector:
+        """z_j float32[d]."""
+        if self.settings.view == "current":
+            return copy - self.own.vector
+        then = self._ring[self._view[author]]
+        return copy - then if self.settings.view == "naive" else copy - self._applied - then
+
+    def _next_momentum(self, pulls: dict[Author, Vector]) -> Vector:
+        """EMA of the neighbourhood mean's step, over the neighbours common to both rounds."""
+        if self._before is None or self._momentum is None:
+            return np.zeros_like(self.x)
+        own_before, pulls_before = self._before
+        step = self.own.vector - own_before
+        for author in pulls.keys() & pulls_before.keys():
+            step += pulls[author] - pulls_before[author]
+        rho = np.float32(self.settings.rho)
+        return rho * self._momentum + (np.float32(1) - rho) * step
+
+    def _trust(self, y: Vector, momentum: Vector) -> float:
+        """The factor that keeps ||u|| <= ||D|| / (1 - mu)."""
+        length = norm(momentum)
+        allowed = norm(y - self.x) / (1 - self.settings.mu)
+        return min(1.0, allowed / length) if length > 0 else 0.0
