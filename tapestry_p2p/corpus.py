@@ -1,14 +1,15 @@
 """How a text becomes training text and held-out text, and how members share one text.
 
-Its one rule: bytes in, bytes out, the same for everyone who holds the same text and seed. It opens no file, knows no
-model and no network; standard library only, so both the trainer and the testnet may use it.
+Its one rule: bytes in, bytes out, the same for everyone who holds the same text and seed. It opens
+no file, knows no model and no network; standard library only, so both the trainer and the testnet
+may use it.
 """
 
 import hashlib
 from collections.abc import Iterable, Sequence
 
 BLOCK_BYTES = 256
-GROUP_BLOCKS = 10  # of every ten blocks in a row one is for validation, two for the test, seven for training
+GROUP_BLOCKS = 10  # of ten blocks in a row: one for validation, two for the test, seven to train
 SEAM = b"\n\n"  # stands between pieces that were not neighbours in the text
 
 _VALIDATION_RANKS = frozenset({0})
@@ -18,10 +19,11 @@ _TEST_RANKS = frozenset({1, 2})
 def split_held_out(text: bytes, seed: int) -> tuple[list[bytes], list[bytes], list[bytes]]:
     """Cut a text into training, validation and test pieces: 70, 10 and 20 % in interleaved blocks.
 
-    Blocks hold 256 bytes, give or take 3 so that none cuts a UTF-8 character in two. Which of ten blocks in a row are
-    held out is drawn by a hash of the seed and the number of the ten alone: text added at the end moves no earlier
-    block from one part to another. Blocks of one part that are neighbours in the text come as one piece; all pieces
-    of the three lists in the text's order are the text again. A text under ten blocks may leave a list empty.
+    Blocks hold 256 bytes, give or take 3 so that none cuts a UTF-8 character in two. Which of ten
+    blocks in a row are held out is drawn by a hash of the seed and the number of the ten alone:
+    text added at the end moves no earlier block from one part to another. Blocks of one part that
+    are neighbours in the text come as one piece; all pieces of the three lists in the text's order
+    are the text again. A text under ten blocks may leave a list empty.
     """
     parts: tuple[list[bytes], list[bytes], list[bytes]] = ([], [], [])
     previous = -1
@@ -40,10 +42,10 @@ def split_held_out(text: bytes, seed: int) -> tuple[list[bytes], list[bytes], li
 
 
 def share(pieces: Sequence[bytes], member: int, members: int) -> list[bytes]:
-    """The training pieces of one of `members` members who divide a text: a run of about 1/members of its bytes.
+    """The part of a training text that is one member's, of `members` who divide it.
 
-    `member` counts from 0. The shares of all members, in order, are the pieces again (a piece cut between two members
-    excepted, which each holds a part of), cut only between UTF-8 characters.
+    A run of about 1/members of the bytes; `member` counts from 0. The shares of all members, in
+    order, hold every byte once; a piece is cut between two members only between UTF-8 characters.
     """
     if not 0 <= member < members:
         raise ValueError(f"member {member} of {members}: count from 0 to {members - 1}")
@@ -82,7 +84,10 @@ def _blocks(text: bytes) -> Iterable[bytes]:
 
 
 def _boundary(text: bytes, offset: int) -> int:
-    """The nearest place at or before offset where a character begins, within the text; other bytes are cut anyhow."""
+    """The nearest place at or before offset where a character begins.
+
+    Bytes that are no UTF-8 are cut at the offset itself.
+    """
     if offset <= 0:
         return 0
     if offset >= len(text):

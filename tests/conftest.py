@@ -1,0 +1,26 @@
+"""What every test gets: a home of its own, and the same random examples each time.
+
+`pytest --hypothesis-profile=wide` draws new examples, and more of them.
+"""
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+settings.register_profile("suite", deadline=None, derandomize=True)
+settings.register_profile("wide", deadline=None, max_examples=2000)
+settings.load_profile("suite")
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty TAPESTRY_HOME (not yet made), and no TAPESTRY_ variable from outside."""
+    for name in os.environ:
+        if name.startswith("TAPESTRY_"):
+            monkeypatch.delenv(name)
+    folder = tmp_path / "home"
+    monkeypatch.setenv("TAPESTRY_HOME", str(folder))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    return folder
