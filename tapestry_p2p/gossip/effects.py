@@ -1,0 +1,145 @@
+"""What the protocol asks the shell to do, in the order given. An effect is a plain order.
+
+A Persist must be durable before any effect after it in the list is performed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tapestry_p2p.gossip.fork import ForkProof
+from tapestry_p2p.gossip.header import SignedHeader
+
+
+@dataclass(frozen=True)
+class Send:
+    """Send one frame to a connected peer; drop it silently if the connection is gone."""
+
+    peer: bytes
+    channel: str
+    data: bytes
+
+
+@dataclass(frozen=True)
+class Persist:
+    """Make ``data`` durable before going on.
+
+    ``record`` is ``own`` (a signed header of ours, with the payload of a profile), ``seen`` (the
+    highest head of ours that somebody else showed), or ``proof`` (an encoded ForkProof).
+    """
+
+    record: str
+    seq: int
+    data: bytes
+    payload: bytes = b""
+
+
+@dataclass(frozen=True)
+class Arrived:
+    """A header of a followed author was accepted for the first time, at ``at``."""
+
+    author: bytes
+    seq: int
+    at: float
+
+
+@dataclass(frozen=True)
+class Fetch:
+    """Bring the copy of ``author`` from seq-1 to seq; answer with Applied or ApplyFailed.
+
+    A genesis entry has no payload: the copy starts as the manifest's vector. ``sources`` are
+    connected peers that should hold the payload, best first. A new Fetch or FetchKeyframe for an
+    author replaces the one that runs. If the copy already stands at seq, answer Applied.
+    """
+
+    author: bytes
+    signed_header: SignedHeader
+    sources: tuple[bytes, ...]
+
+
+@dataclass(frozen=True)
+class FetchKeyframe:
+    """Replace the copy of ``author`` by the whole vector whose root the header states."""
+
+    author: bytes
+    signed_header: SignedHeader
+    sources: tuple[bytes, ...]
+
+
+@dataclass(frozen=True)
+class Advanced:
+    """The next entry changes no copy: the copy of ``author`` now stands at its seq. No answer."""
+
+    author: bytes
+    signed_header: SignedHeader
+
+
+@dataclass(frozen=True)
+class Unfollow:
+    """The author's copy is no longer wanted: free it."""
+
+    author: bytes
+    reason: str
+
+
+@dataclass(frozen=True)
+class Dial:
+    """Try to connect; answer with Connected or DialFailed."""
+
+    peer: bytes
+    addresses: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Drop:
+    """Close the connection to ``peer``."""
+
+    peer: bytes
+    reason: str
+
+
+@dataclass(frozen=True)
+class OwnHead:
+    """Somebody holds a head signed by our key that we do not know. We are mute from now on.
+
+    The shell sends Unmute when it is ready, then publishes a ``resume``.
+    """
+
+    signed_header: SignedHeader
+
+
+@dataclass(frozen=True)
+class CloneSeen:
+    """Another live node signs with our key. Stop, and tell the operator."""
+
+    signed_header: SignedHeader
+
+
+@dataclass(frozen=True)
+class Forked:
+    """The author signed two entries with one seq: its weight is 0 until it resumes."""
+
+    author: bytes
+    proof: ForkProof
+
+
+@dataclass(frozen=True)
+class ProfileDue:
+    """Our profile is old: publish it again, or others will forget us."""
+
+
+Effect = (
+    Send
+    | Persist
+    | Arrived
+    | Fetch
+    | FetchKeyframe
+    | Advanced
+    | Unfollow
+    | Dial
+    | Drop
+    | OwnHead
+    | CloneSeen
+    | Forked
+    | ProfileDue
+)

@@ -1,0 +1,118 @@
+"""What may happen to the protocol. Every event carries the time it happened at.
+
+``at`` is seconds of the shell's monotonic clock. Peers and authors are 32-byte public keys. An
+event is a plain fact: it holds no decision.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Connected:
+    """A connection to ``peer`` is open, whoever dialled it. May repeat."""
+
+    peer: bytes
+    at: float
+
+
+@dataclass(frozen=True)
+class Disconnected:
+    """The last connection to ``peer`` is gone."""
+
+    peer: bytes
+    at: float
+
+
+@dataclass(frozen=True)
+class DialFailed:
+    """A Dial effect did not lead to a connection."""
+
+    peer: bytes
+    at: float
+
+
+@dataclass(frozen=True)
+class Message:
+    """One whole frame from ``peer``; ``channel`` is ``hello`` or ``sync``."""
+
+    peer: bytes
+    channel: str
+    data: bytes
+    at: float
+
+
+@dataclass(frozen=True)
+class Applied:
+    """The shell's copy of ``author`` now stands at ``seq`` with ``root`` (b"" if not computed)."""
+
+    author: bytes
+    seq: int
+    root: bytes
+    at: float
+
+
+@dataclass(frozen=True)
+class ApplyFailed:
+    """A Fetch or FetchKeyframe of ``seq`` ended without a copy at ``seq``.
+
+    ``reason`` is one of REASONS: ``missing``, ``busy``, ``timeout``, ``unreachable`` (no copy was
+    touched), ``root`` (the copy is spoilt and must come whole), ``content`` (decoded to something
+    not finite, too long or of a wrong size; the copy is out).
+    """
+
+    author: bytes
+    seq: int
+    reason: str
+    at: float
+
+
+REASONS = ("missing", "busy", "timeout", "unreachable", "root", "content")
+
+
+@dataclass(frozen=True)
+class Publish:
+    """Sign and announce our next entry. Raises ProtocolError while mute: that is our own bug.
+
+    ``payload`` holds the bytes of a profile; ``chunks`` and ``payload_bytes`` describe the payload
+    of a difference, which the shell has already made durable.
+    """
+
+    kind: str
+    at: float
+    codec: str = ""
+    chunks: tuple[bytes, ...] = ()
+    payload_bytes: int = 0
+    root: bytes = b""
+    round: int = 0
+    tokens: int = 0
+    cites: bytes = b""
+    payload: bytes = b""
+
+
+@dataclass(frozen=True)
+class Unmute:
+    """The shell has asked the neighbours for our own head and may publish again."""
+
+    at: float
+
+
+@dataclass(frozen=True)
+class Tick:
+    """Time passed. At least once a second; more often costs little."""
+
+    at: float
+
+
+Event = (
+    Connected
+    | Disconnected
+    | DialFailed
+    | Message
+    | Applied
+    | ApplyFailed
+    | Publish
+    | Unmute
+    | Tick
+)

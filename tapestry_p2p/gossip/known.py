@@ -1,0 +1,57 @@
+"""What a restarted node still knows, as bytes.
+
+Own headers, where its copies stand, profiles, proofs. The shell stores it; it is trusted as far as
+the store's digest goes. Signatures are not checked again. Knows nothing of files.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tapestry_p2p.gossip.canonical import Malformed, fields, pack, unpack
+from tapestry_p2p.gossip.fork import ForkProof, decode_proof
+from tapestry_p2p.gossip.header import SignedHeader, decode_signed
+
+KNOWN_BYTES_MAX = 64 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Known:
+    """The durable part of a Protocol's state. All parts may be empty."""
+
+    own: tuple[SignedHeader, ...] = ()  # our entries, any order, at least the last ring of them
+    seen: SignedHeader | None = None  # a higher head of ours shown by others (Persist "seen")
+    copies: tuple[SignedHeader, ...] = ()  # for each copy on disk, the header it stands at
+    profiles: tuple[tuple[SignedHeader, bytes], ...] = ()
+    proofs: tuple[ForkProof, ...] = ()
+    retired: tuple[SignedHeader, ...] = ()
+
+    def encode(self) -> bytes:
+        """The bytes to store."""
+        return pack(
+            {
+                "copies": [signed.encode() for signed in self.copies],
+                "own": [signed.encode() for signed in self.own],
+                "profiles": [[signed.encode(), payload] for signed, payload in self.profiles],
+                "proofs": [proof.encode() for proof in self.proofs],
+                "retired": [signed.encode() for signed in self.retired],
+                "seen": [self.seen.encode()] if self.seen else [],
+            }
+        )
+
+
+def decode_known(data: bytes) -> Known:
+    """Parse stored bytes; Malformed if they are not what ``encode`` wrote."""
+    names = ("copies", "own", "profiles", "proofs", "retired", "seen")
+    row = fields(unpack(data, bytes_max=KNOWN_BYTES_MAX), dict.fromkeys(names, list))
+    try:
+        return Known(
+            own=tuple(map(decode_signed, row["own"])),
+            seen=decode_signed(row["seen"][0]) if row["seen"] else None,
+            copies=tuple(map(decode_signed, row["copies"])),
+            profiles=tuple((decode_signed(head), bytes(load)) for head, load in row["profiles"]),
+            proofs=tuple(map(decode_proof, row["proofs"])),
+            retired=tuple(map(decode_signed, row["retired"])),
+        )
+    except (TypeError, ValueError) as error:
+        raise Malformed("not a stored state") from error

@@ -1,0 +1,162 @@
+"""Connections as the protocol sees them: who is there, who has said hello, when to dial again.
+
+Knows peers by key and time by argument. Holds each peer's token buckets and the claims it made
+about what it holds; claims choose whom to ask first and nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from random import Random
+
+from tapestry_p2p.gossip.messages import Row
+from tapestry_p2p.gossip.settings import Bucket, Settings
+
+SHORT_S = 5.0  # a connection that ends sooner counts as a failed dial
+
+
+@dataclass
+class Link:
+    """One peer, connected or remembered."""
+
+    peer: bytes
+    messages: Bucket
+    volume: Bucket
+    blames: Bucket
+    connected: bool = False
+    connected_at: float = 0.0
+    greeted: bool = False  # its hello was accepted on this connection
+    hello_at: float = 0.0  # when ours was last sent
+    digest_at: float = 0.0  # when ours is due
+    heads: dict[bytes, int] = field(default_factory=dict)  # author -> seq of newest header
+    copies: dict[bytes, int] = field(default_factory=dict)  # author -> seq of its copy
+    dialling_since: float | None = None
+    attempts: int = 0
+    dial_at: float | None = None  # not before; None: not yet considered
+
+    def claim(self, rows: Iterable[Row], authors_max: int) -> None:
+        """Remember what the peer says it holds."""
+        kept = list(rows)[:authors_max]
+        self.heads = {row.author: row.head - 1 for row in kept}
+        self.copies = {row.author: row.copy - 1 for row in kept}
+
+
+class Links:
+    """A capped table of peers."""
+
+    def __init__(self, settings: Settings, own_key: bytes, random: Random) -> None:
+        self._settings = settings
+        self._own_key = own_key
+        self._random = random
+        self._links: dict[bytes, Link] = {}
+
+    def __len__(self) -> int:
+        return len(self._links)
+
+    def get(self, peer: bytes) -> Link | None:
+        """The peer, if remembered."""
+        return self._links.get(peer)
+
+    def connected(self) -> Iterator[Link]:
+        """Every peer with an open connection."""
+        return (link for link in self._links.values() if link.connected)
+
+    def greeted(self) -> Iterator[Link]:
+        """Every connected peer whose hello was accepted."""
+        return (link for link in self._links.values() if link.connected and link.greeted)
+
+    def is_greeted(self, peer: bytes) -> bool:
+        """Whether the peer is connected and its hello was accepted."""
+        link = self._links.get(peer)
+        return link is not None and link.connected and link.greeted
+
+    def connect(self, peer: bytes, at: float) -> Link | None:
+        """Note an open connection; None if the table is full of connected peers."""
+        link = self._obtain(peer)
+        if link is None:
+            return None
+        link.connected, link.connected_at, link.greeted = True, at, False
+        link.dialling_since = None
+        link.digest_at = at + self._spread(self._settings.digest_every_s)
+        return link
+
+    def disconnect(self, peer: bytes, at: float) -> None:
+        """Note a lost connection and when to dial again."""
+        link = self._links.get(peer)
+        if link is None or not link.connected:
+            return
+        short = not link.greeted or at - link.connected_at < SHORT_S
+        link.connected, link.greeted = False, False
+        link.heads, link.copies = {}, {}
+        link.attempts = link.attempts + 1 if short else 0
+        link.dial_at = at + self._turn(peer) + self._backoff(link)
+
+    def dial_failed(self, peer: bytes, at: float) -> None:
+        """Note a failed dial; the wait doubles."""
+        link = self._links.get(peer)
+        if link is not None and not link.connected:
+            link.dialling_since = None
+            link.attempts += 1
+            link.dial_at = at + self._backoff(link)
+
+    def shun(self, peer: bytes, at: float) -> None:
+        """Dial this peer again only after the longest wait."""
+        link = self._links.get(peer)
+        if link is not None:
+            link.attempts, link.dial_at = 16, at + self._settings.dial_retry_max_s
+
+    def due(self, wanted: Iterable[bytes], at: float) -> Iterator[bytes]:
+        """Those of ``wanted`` to dial now; marks them as being dialled."""
+        for peer in wanted:
+            link = self._obtain(peer)
+            if link is None or link.connected:
+                continue
+            if link.dialling_since is not None:
+                if at - link.dialling_since < self._settings.dial_timeout_s:
+                    continue
+                self.dial_failed(peer, at)
+            if link.dial_at is None:
+                link.dial_at = at + self._turn(peer)
+            if at >= link.dial_at:
+                link.dialling_since = at
+                yield peer
+
+    def next_digest(self, link: Link, at: float) -> None:
+        """Set when the next digest is due."""
+        link.digest_at = at + self._spread(self._settings.digest_every_s)
+
+    def _obtain(self, peer: bytes) -> Link | None:
+        link = self._links.get(peer)
+        if link is not None:
+            return link
+        if len(self._links) >= self._settings.peers_max:
+            idle = next((key for key, old in self._links.items() if not old.connected), None)
+            if idle is None:
+                return None
+            del self._links[idle]
+        config = self._settings
+        link = Link(
+            peer,
+            Bucket(config.messages_per_s, 8 * config.messages_per_s),
+            Bucket(config.bytes_per_s, 8 * config.bytes_per_s),
+            Bucket(config.blames_max / config.blame_window_s, config.blames_max),
+        )
+        self._links[peer] = link
+        return link
+
+    def _turn(self, peer: bytes) -> float:
+        """The lower key dials at once; the higher one gives it time, then dials too."""
+        if self._own_key < peer:
+            return 0.2 * self._random.random()
+        return self._spread(self._settings.dial_patience_s)
+
+    def _backoff(self, link: Link) -> float:
+        if link.attempts == 0:
+            return 0.0
+        config = self._settings
+        wait = config.dial_retry_s * 2 ** min(link.attempts - 1, 16)
+        return self._spread(min(config.dial_retry_max_s, wait))
+
+    def _spread(self, seconds: float) -> float:
+        return seconds * (0.5 + self._random.random() / 2)

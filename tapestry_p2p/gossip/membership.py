@@ -1,0 +1,144 @@
+"""Who is there: the newest profile of every member we heard of, and what we forgot on purpose.
+
+Time is the observer's own monotonic clock: a member expires when no higher-numbered profile of it
+came for a while, and a tombstone keeps the number so that an old profile cannot bring it back.
+Tables are capped; profiles only heard of are counted per address block, under a secret salt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from hashlib import blake2b
+
+from tapestry_p2p.gossip.header import SignedHeader
+from tapestry_p2p.gossip.profile import Profile
+from tapestry_p2p.gossip.settings import Settings
+
+
+@dataclass
+class Member:
+    """A member's newest profile entry."""
+
+    signed: SignedHeader
+    payload: bytes
+    profile: Profile
+    fresh_at: float  # when its number last rose
+    worked: bool = False  # we have been connected to it
+
+    @property
+    def number(self) -> int:
+        """The seq of the profile entry."""
+        return self.signed.header.seq
+
+
+class Membership:
+    """A capped table of members, with tombstones of the expired and the departed."""
+
+    def __init__(self, settings: Settings, salt: bytes) -> None:
+        self._settings = settings
+        self._salt = salt
+        self._members: dict[bytes, Member] = {}
+        self._tombstones: dict[bytes, int] = {}
+
+    def __contains__(self, author: bytes) -> bool:
+        return author in self._members
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self._members)
+
+    def __len__(self) -> int:
+        return len(self._members)
+
+    def get(self, author: bytes) -> Member | None:
+        """The member, if known."""
+        return self._members.get(author)
+
+    @property
+    def tombstones(self) -> int:
+        """How many tombstones are kept."""
+        return len(self._tombstones)
+
+    def number(self, author: bytes) -> int:
+        """The highest profile seq known of ``author``, also from a tombstone; -1 if none."""
+        member = self._members.get(author)
+        return member.number if member else self._tombstones.get(author, -1)
+
+    def has_room(self, author: bytes, profile: Profile, trusted: bool) -> bool:
+        """Whether a profile may enter: known and connected ones always, hearsay within bounds."""
+        if author in self._members:
+            return True
+        if len(self._members) >= self._settings.members_max:
+            return trusted and any(not member.worked for member in self._members.values())
+        return trusted or not self._block_full(profile)
+
+    def put(
+        self, signed: SignedHeader, payload: bytes, profile: Profile, at: float, trusted: bool
+    ) -> None:
+        """Store a verified profile that is higher than the one we had."""
+        author = signed.header.author
+        before = self._members.pop(author, None)
+        while len(self._members) >= self._settings.members_max:
+            hearsay = [key for key, member in self._members.items() if not member.worked]
+            self.forget((hearsay or list(self._members))[0])
+        worked = trusted or (before is not None and before.worked)
+        self._members[author] = Member(signed, payload, profile, at, worked)
+        self._tombstones.pop(author, None)
+
+    def mark_worked(self, author: bytes) -> None:
+        """We are connected to it: hearsay can no longer push it out."""
+        member = self._members.get(author)
+        if member:
+            member.worked = True
+
+    def forget(self, author: bytes) -> None:
+        """Remove a member, keeping its number."""
+        member = self._members.pop(author, None)
+        if member:
+            self._tombstones[author] = member.number
+            while len(self._tombstones) > self._settings.tombstones_max:
+                del self._tombstones[next(iter(self._tombstones))]
+
+    def expire(self, at: float) -> list[bytes]:
+        """Forget whoever has not renewed its profile in time; their keys."""
+        limit = at - self._settings.member_expiry_s
+        old = [author for author, member in self._members.items() if member.fresh_at < limit]
+        for author in old:
+            self.forget(author)
+        return old
+
+    def _block_full(self, profile: Profile) -> bool:
+        block = self._bucket(profile)
+        if block is None:
+            return False
+        hearsay = (member.profile for member in self._members.values() if not member.worked)
+        same = sum(1 for other in hearsay if self._bucket(other) == block)
+        return same >= self._settings.members_per_block_max
+
+    def _bucket(self, profile: Profile) -> int | None:
+        """A salted number for the profile's first address block; None for local addresses."""
+        block = address_block(profile.addresses[0]) if profile.addresses else "none"
+        if block is None:
+            return None
+        digest = blake2b(block.encode(), key=self._salt, digest_size=2).digest()
+        return int.from_bytes(digest, "big") % self._settings.members_max
+
+
+def address_block(address: str) -> str | None:
+    """The /16 (IPv4) or first two groups (IPv6) of a multiaddress; None if loopback or private."""
+    parts = address.split("/")
+    if len(parts) < 3:
+        return "other"
+    family, host = parts[1], parts[2]
+    if family == "ip4":
+        return None if _is_private(host) else ".".join(host.split(".")[:2])
+    if family == "ip6":
+        local = host == "::1" or host.lower().startswith(("fc", "fd", "fe80"))
+        return None if local else ":".join(host.lower().split(":")[:2])
+    return host[-32:]
+
+
+def _is_private(host: str) -> bool:
+    if host.startswith(("127.", "10.", "192.168.", "169.254.")):
+        return True
+    return any(host.startswith(f"172.{second}.") for second in range(16, 32))

@@ -1,0 +1,102 @@
+"""Every number the protocol depends on, with its unit and what moving it costs.
+
+The first block comes from the manifest and is equal for all members; the rest is one machine's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from tapestry_p2p.gossip.header import CHUNKS_MAX
+from tapestry_p2p.gossip.merkle import CHUNK_BYTES
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The manifest's part and the machine's part of the protocol's knobs."""
+
+    network: bytes  # 32, the network id
+    codecs: Mapping[str, int]  # codec name -> exact payload bytes of a difference
+    genesis_root: bytes = b""  # 32, root of the manifest's vector; b"" leaves it unchecked
+    wire: int = 1
+    ring: int = 16  # entries kept; a larger gap goes by keyframe, so more costs only disk
+    chunk_bytes_max: int = CHUNK_BYTES
+    all_to_all_max: int = 17  # members that all follow one another, oneself included
+    entries_per_minute_max: int = 6000  # per author; lower holds back a flood, and a fast member
+
+    bootstrap: tuple[tuple[bytes, tuple[str, ...]], ...] = ()  # (public key, addresses) to dial
+    milestone: int = 64  # headers at multiples are kept, so that old forks can be proved
+    milestones_max: int = 32
+    message_bytes_max: int = 65_536
+    peers_max: int = 64  # connections, and remembered ones
+    streams_max: int = 64  # authors with a head held; more costs some 10 kB each
+    members_max: int = 256
+    members_per_block_max: int = 8  # profiles only heard of, per address block
+    tombstones_max: int = 512
+    proofs_max: int = 64
+
+    digest_every_s: float = 5.0  # anti-entropy with each peer; lower heals sooner, costs 1 kB each
+    hello_retry_s: float = 2.0
+    hello_timeout_s: float = 60.0
+    want_retry_s: float = 1.0
+    want_tries: int = 3  # unanswered requests for headers before a keyframe is taken instead
+    fetch_tries: int = 3  # failed payload fetches before a keyframe is taken instead
+    fetch_timeout_s: float = 120.0  # a job the shell never answered counts as failed
+    retry_s: float = 0.5  # first wait after a failed fetch; doubles
+    retry_max_s: float = 30.0
+    dial_retry_s: float = 1.0
+    dial_retry_max_s: float = 60.0
+    dial_timeout_s: float = 30.0
+    dial_patience_s: float = 4.0  # how long the higher key waits for the lower one to dial
+    profile_every_s: float = 600.0
+    member_expiry_s: float = 3600.0  # without a higher-numbered profile; >= 3 profile_every_s
+    messages_per_s: float = 64.0  # per peer, burst of 8 seconds' worth
+    bytes_per_s: float = 1_048_576.0  # per peer, burst of 8 seconds' worth
+    blames_max: int = 8  # rejects per peer and blame_window_s before it is dropped
+    blame_window_s: float = 600.0
+    clone_advances: int = 3  # times our own stream may grow by another hand before we stop
+    clone_pause_s: float = 10.0  # growth within this time counts once
+
+    def __post_init__(self) -> None:
+        _require(len(self.network) == 32, "network id must have 32 bytes")
+        _require(len(self.genesis_root) in (0, 32), "genesis root must have 32 bytes")
+        _require(self.ring >= 2, "ring >= 2")
+        _require(self.all_to_all_max <= self.streams_max, "all_to_all_max <= streams_max")
+        _require(self.all_to_all_max <= self.peers_max, "all_to_all_max <= peers_max")
+        _require(
+            all(0 < size <= CHUNKS_MAX * self.chunk_bytes_max for size in self.codecs.values()),
+            f"payload <= {CHUNKS_MAX} chunks",
+        )
+
+    def chunks_of(self, payload_bytes: int) -> int:
+        """How many chunks a payload of that size has."""
+        return -(-payload_bytes // self.chunk_bytes_max)
+
+
+def _require(condition: bool, inequality: str) -> None:
+    if not condition:
+        raise ValueError(f"impossible settings: {inequality}")
+
+
+@dataclass
+class Bucket:
+    """A token bucket: ``rate`` per second, at most ``burst`` saved up. Time is handed in."""
+
+    rate: float
+    burst: float
+    level: float = field(init=False)
+    at: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.level = self.burst
+
+    def take(self, amount: float, at: float) -> bool:
+        """Take ``amount`` if it is there."""
+        if at > self.at:
+            self.level = min(self.burst, self.level + (at - self.at) * self.rate)
+            self.at = at
+        if amount > self.level:
+            return False
+        self.level -= amount
+        return True
