@@ -1,0 +1,235 @@
+"""The member's own configuration, tapestry.toml, and the environment that may override it.
+
+Knows the keys, their bounds, and where each value came from. Differs from machine to machine and
+is nobody else's business; what members must agree on is the manifest's.
+"""
+
+import os
+import tomllib
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta, Struct, field
+
+from tapestry_p2p.daemon import tomlfile
+from tapestry_p2p.daemon.address import parse_address
+from tapestry_p2p.errors import BAD_CONFIG, TapestryError
+
+NAME_CHARS_MAX = 64
+LANGUAGES_MAX = 64
+ADDRESSES_MAX = 64
+_ENV = "TAPESTRY_"
+_HEAD = """This member's own settings; other members never see this file.
+A line that begins with # states the default. Every key may be overridden by the environment:
+TAPESTRY_SECTION__KEY, for example TAPESTRY_BUDGET__THREADS=2
+`tapestry config check` says whether it holds together."""
+
+
+class Section(Struct, frozen=True, forbid_unknown_fields=True):
+    """A part of the configuration: immutable, and no key that we do not know."""
+
+
+class Member(Section, frozen=True, kw_only=True):
+    """How other members see this one."""
+
+    name: Annotated[str, Meta(description="What people call this member; published.")] = ""
+    languages: Annotated[
+        list[str], Meta(description="Languages of its data, as it likes to state them; published.")
+    ] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        if len(self.languages) > LANGUAGES_MAX:
+            raise ValueError(f"languages: {len(self.languages)} > {LANGUAGES_MAX}, the most")
+        for text in (self.name, *self.languages):
+            if len(text) > NAME_CHARS_MAX or not text.isprintable():
+                raise ValueError(
+                    f"{text[:20]!r}...: at most {NAME_CHARS_MAX} characters, none for control"
+                )
+
+
+class Data(Section, frozen=True, kw_only=True):
+    """What this member trains on. Never leaves the machine."""
+
+    paths: Annotated[
+        list[str],
+        Meta(
+            description="Text files, or folders of them; relative to this file. The built-in task"
+            ' "digits" brings its own.'
+        ),
+    ] = field(default_factory=list)
+
+
+class Listen(Section, frozen=True, kw_only=True):
+    """Where peers reach this member."""
+
+    addresses: Annotated[
+        list[str],
+        Meta(description="Where to listen. Port 0: any free one, another after each start."),
+    ] = field(default_factory=lambda: ["/ip4/0.0.0.0/tcp/0"])
+    announce: Annotated[
+        list[str],
+        Meta(description="What to tell peers instead, e.g. the address of your router."),
+    ] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        _need_addresses("addresses", self.addresses)
+        _need_addresses("announce", self.announce)
+        if not self.addresses:
+            raise ValueError("addresses is empty; give at least one")
+
+
+class Bootstrap(Section, frozen=True, kw_only=True):
+    """Whom to ask first."""
+
+    peers: Annotated[
+        list[str],
+        Meta(description="Addresses of members, /ip4/.../tcp/.../p2p/ID. `join` writes them."),
+    ] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        _need_addresses("peers", self.peers, with_peer=True)
+
+
+class Budget(Section, frozen=True, kw_only=True):
+    """What this member may use of its machine."""
+
+    threads: Annotated[
+        int,
+        Meta(ge=0, le=1024, description="CPU threads of the trainer; 0: all cores but one."),
+    ] = 0
+
+
+class Log(Section, frozen=True, kw_only=True):
+    """What is written to stderr."""
+
+    level: Annotated[
+        Literal["debug", "info", "warning", "error"],
+        Meta(description="Least serious messages that are written."),
+    ] = "info"
+
+
+class Testing(Section, frozen=True, kw_only=True):
+    """For tests and testnets only; leave it alone in a real member."""
+
+    attack: Annotated[
+        str, Meta(description="Publish as this attack of sim/ would. Empty: honest.")
+    ] = ""
+    speed: Annotated[float, Meta(gt=0, le=1, description="Train at this share of full speed.")] = (
+        1.0
+    )
+    rounds: Annotated[int, Meta(ge=0, description="Stop after so many rounds; 0: never.")] = 0
+    inner_steps: Annotated[
+        int, Meta(ge=0, description="Instead of the manifest's training.inner_steps; 0: as there.")
+    ] = 0
+    hold: Annotated[
+        dict[str, int], Meta(description="Peer id = n: take that peer's entries n at a time.")
+    ] = field(default_factory=dict)
+    tap: Annotated[
+        str, Meta(description="Write every byte that crosses a socket into this folder.")
+    ] = ""
+
+
+class Config(Section, frozen=True, kw_only=True):
+    """All sections."""
+
+    member: Member = field(default_factory=Member)
+    data: Data = field(default_factory=Data)
+    listen: Listen = field(default_factory=Listen)
+    bootstrap: Bootstrap = field(default_factory=Bootstrap)
+    budget: Budget = field(default_factory=Budget)
+    log: Log = field(default_factory=Log)
+    testing: Testing = field(default_factory=Testing)
+
+
+def load_config(path: Path, environ: Mapping[str, str] | None = None) -> Config:
+    """The configuration in a file under the environment's. See `load_with_origin`."""
+    return load_with_origin(path, environ)[0]
+
+
+def load_with_origin(
+    path: Path, environ: Mapping[str, str] | None = None
+) -> tuple[Config, dict[str, str]]:
+    """The configuration, and for each key that is no default where it came from.
+
+    Data paths come out absolute. TapestryError (exit 78) names the file or variable and the key.
+    """
+    tables = _tables(path)
+    config = tomlfile.convert(tables, Config, path.name)
+    origin = {f"{name}.{key}": path.name for name, table in tables.items() for key in table}
+    for variable, value in sorted((os.environ if environ is None else environ).items()):
+        if variable.startswith(_ENV) and "__" in variable:
+            section, key, setting = _override(variable, value)
+            tables.setdefault(section, {})[key] = setting
+            config = tomlfile.convert(tables, Config, f"${variable}")
+            origin[f"{section}.{key}"] = f"${variable}"
+    folder = path.absolute().parent
+    data = [str(folder / Path(text).expanduser()) for text in config.data.paths]
+    return msgspec.structs.replace(config, data=Data(paths=data)), origin
+
+
+def dump_config(config: Config) -> str:
+    """tapestry.toml: every key with its meaning; those at their default as comments."""
+    return tomlfile.dump(config, _HEAD, hide_defaults=True)
+
+
+def need_data(config: Config, task: str) -> list[Path]:
+    """The data files and folders, all there. TapestryError (exit 78) if one is missing or none."""
+    if task == "digits":
+        return []
+    if not config.data.paths:
+        raise TapestryError(
+            "data.paths is empty: name your text files in tapestry.toml (or TAPESTRY_DATA__PATHS)",
+            BAD_CONFIG,
+        )
+    paths = [Path(text) for text in config.data.paths]
+    for path in paths:
+        if not path.exists():
+            raise TapestryError(
+                f"data.paths: {path} does not exist; correct it in tapestry.toml", BAD_CONFIG
+            )
+    return paths
+
+
+def _tables(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as file:
+            text = file.read(tomlfile.TEXT_BYTES_MAX + 1)
+    except FileNotFoundError as error:
+        raise TapestryError(
+            f"{path} is missing; make it with `tapestry init`, or `tapestry join LINK`", BAD_CONFIG
+        ) from error
+    except OSError as error:
+        raise TapestryError(f"{path} cannot be read: {error.strerror}", BAD_CONFIG) from error
+    return tomlfile.parse(text, path.name)
+
+
+def _override(variable: str, value: str) -> tuple[str, str, Any]:
+    """Section, key and value of TAPESTRY_SECTION__KEY; lists may be given with commas."""
+    section, _, key = variable.removeprefix(_ENV).lower().partition("__")
+    kind = tomlfile.sections(Config).get(section)
+    hint = typing.get_type_hints(kind).get(key) if kind else None
+    if hint is None:
+        known = ", ".join(tomlfile.sections(Config)) if kind is None else section + ".*"
+        raise TapestryError(
+            f"${variable}: {section}.{key} is not known here; unset it (known: {known})", BAD_CONFIG
+        )
+    if hint is str or typing.get_origin(hint) is Literal:
+        return section, key, value
+    if hint == list[str] and not value.startswith("["):
+        return section, key, [item.strip() for item in value.split(",") if item.strip()]
+    try:
+        return section, key, tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError as error:
+        raise TapestryError(f"${variable}: {value[:60]!r} is no TOML value", BAD_CONFIG) from error
+
+
+def _need_addresses(key: str, texts: list[str], *, with_peer: bool = False) -> None:
+    if len(texts) > ADDRESSES_MAX:
+        raise ValueError(f"{key}: {len(texts)} > {ADDRESSES_MAX}, the most")
+    for text in texts:
+        address = parse_address(text)
+        if with_peer and not address.peer_id:
+            raise ValueError(f"{key}: {text!r} does not end in /p2p/ID")

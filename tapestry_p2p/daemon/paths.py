@@ -1,0 +1,109 @@
+"""Where a member's files lie. Knows folders and names; reads and writes no content.
+
+`$TAPESTRY_HOME` puts all in one folder (several members on one machine); else the XDG folders.
+The trainer's folder is apart from the node's: optimizer moments tell something of the data.
+"""
+
+import hashlib
+import os
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from tapestry_p2p.errors import FAILURE, TapestryError
+
+SOCKET_PATH_BYTES_MAX = 107  # sun_path holds 108 with its closing zero
+_LONGEST_SOCKET = "control.sock"
+_NAME = "tapestry"
+
+
+@dataclass(frozen=True, slots=True)
+class Paths:
+    """The folders of one member, absolute. They need not exist: see `make`."""
+
+    config: Path  # network.toml, tapestry.toml, a task's own code
+    state: Path  # the key, the store: the node's
+    trainer: Path  # optimizer state, data cursor, log: the trainer's
+    cache: Path  # compiled XLA code: may be deleted at any time
+    runtime: Path  # sockets
+
+    @property
+    def manifest(self) -> Path:
+        return self.config / "network.toml"
+
+    @property
+    def member(self) -> Path:
+        return self.config / "tapestry.toml"
+
+    @property
+    def key(self) -> Path:
+        return self.state / "key.pem"
+
+    @property
+    def control_socket(self) -> Path:
+        return self.runtime / "control.sock"
+
+    @property
+    def text_socket(self) -> Path:
+        return self.runtime / "text.sock"
+
+    def make(self) -> None:
+        """Make the folders that are missing, for this user alone.
+
+        TapestryError if that fails, or if the socket folder belongs to someone else.
+        """
+        for folder in (self.config, self.state, self.trainer, self.cache, self.runtime):
+            try:
+                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            except OSError as error:
+                raise TapestryError(
+                    f"{folder} cannot be made: {error.strerror}; set TAPESTRY_HOME to a folder"
+                    " that you may write to",
+                    FAILURE,
+                ) from error
+        _need_private(self.runtime)
+
+
+def find_paths(environ: Mapping[str, str] | None = None) -> Paths:
+    """The folders that the environment asks for (`os.environ` unless given)."""
+    environ = os.environ if environ is None else environ
+    if home := environ.get("TAPESTRY_HOME"):
+        folder = Path(home).expanduser().absolute()
+        return Paths(
+            config=folder,
+            state=folder / "state",
+            trainer=folder / "trainer",
+            cache=folder / "cache",
+            runtime=_runtime(folder / "run"),
+        )
+    import platformdirs  # 40 ms that $TAPESTRY_HOME saves
+
+    state = platformdirs.user_state_path(_NAME)
+    # not $XDG_RUNTIME_DIR: a daemon started by another way than the verbs may have another, or none
+    return Paths(
+        config=platformdirs.user_config_path(_NAME),
+        state=state / "node",
+        trainer=state / "trainer",
+        cache=platformdirs.user_cache_path(_NAME),
+        runtime=_runtime(state / "run"),
+    )
+
+
+def _runtime(wanted: Path) -> Path:
+    """The wanted folder, or where its sockets' names would be too long a short one of this user's.
+
+    Only the home decides, so daemon and verbs agree whatever else their environments hold.
+    """
+    if len(os.fsencode(wanted / _LONGEST_SOCKET)) <= SOCKET_PATH_BYTES_MAX:
+        return wanted
+    digest = hashlib.sha256(os.fsencode(wanted)).hexdigest()[:16]
+    return Path(f"/tmp/{_NAME}-{os.getuid()}-{digest}")  # noqa: S108 (made 0700, owner checked)
+
+
+def _need_private(folder: Path) -> None:
+    status = folder.lstat()
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid():
+        raise TapestryError(f"{folder} is not a folder of yours; remove it", FAILURE)
+    if status.st_mode & 0o077:
+        folder.chmod(0o700)

@@ -1,0 +1,224 @@
+"""The manifest: what it means has one id, and every mistake is one line that names the key."""
+
+import hashlib
+from pathlib import Path
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tapestry_p2p.daemon import manifest as m
+from tapestry_p2p.daemon import tomlfile
+from tapestry_p2p.errors import BAD_CONFIG, VERSION, TapestryError
+from tapestry_p2p.mix.codec import CODECS
+from tapestry_p2p.mix.loom import VIEWS
+from tapestry_p2p.mix.rules import RULES
+
+HASH = "ab" * 32
+MINIMAL = f"""
+[network]
+name = "Test"
+[task]
+name = "language"
+[schema]
+hash = "{HASH}"
+parameters = 70000
+[genesis]
+seed = 1
+root = "{HASH}"
+"""
+
+
+def minimal() -> m.Manifest:
+    return m.parse_manifest(MINIMAL.encode())
+
+
+def refused(text: str, exit_code: int = BAD_CONFIG) -> str:
+    with pytest.raises(TapestryError) as caught:
+        m.parse_manifest(text.encode())
+    assert caught.value.exit_code == exit_code
+    assert "\n" not in caught.value.message
+    return caught.value.message
+
+
+def test_a_dumped_manifest_is_the_same_manifest() -> None:
+    manifest = minimal()
+    text = m.dump_manifest(manifest)
+    assert m.parse_manifest(text.encode()) == manifest
+    assert m.dump_manifest(m.parse_manifest(text.encode())) == text
+
+
+def test_a_default_left_out_is_the_same_network() -> None:
+    written = m.parse_manifest(m.dump_manifest(minimal()).encode())
+    assert written.network_id == minimal().network_id
+    assert len(written.network_id) == 32
+
+
+def test_the_id_is_pinned() -> None:
+    """A change here splits every network that exists."""
+    assert minimal().network_id.hex().startswith("13d9f42e4f3081d4")
+
+
+def test_every_key_changes_the_id() -> None:
+    changed = {
+        "name": "Other", "licence": "CC0-1.0", "digest": "", "options": {"width": 8},
+        "hash": "cd" * 32, "parameters": 70001, "seed": 2, "root": "cd" * 32,
+        "members": ["12D3KooWD3eckifWpRn9wQpMG9R9hX3sD158z7EqHWmweQAJU5SA"],
+        "codec": "int8", "ring": 17, "ttl": 15, "keyframe_every": 65, "rule": "mean", "f": 1,
+        "all_to_all_max": 16, "gamma": 0.4, "mu": 0.5, "rho": 0.5, "view": "current",
+        "inner_steps": 51, "warmup_steps": 21, "chunk_bytes_max": 131072,
+        "entry_bytes_max": 1 << 25, "entries_per_minute_max": 601, "norm_max": 2e6,
+    }  # fmt: skip
+    ids = {minimal().network_id}
+    count = 1
+    for section, kind in tomlfile.sections(m.Manifest).items():
+        for key in kind.__struct_fields__:
+            if key in {"wire", "digest", "schedule", "schedule_steps"}:
+                continue
+            part = msgspec.structs.replace(getattr(minimal(), section), **{key: changed[key]})
+            ids.add(msgspec.structs.replace(minimal(), **{section: part}).network_id)
+            count += 1
+    assert len(ids) == count
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [(1, 1.0), (1, True), ("0.5", 0.5), ("true", True), (-1, "-1"), (-1, 1)],
+)
+def test_options_of_other_types_are_other_networks(one: m.Option, other: m.Option) -> None:
+    ids = {
+        msgspec.structs.replace(
+            minimal(), task=m.Task(name="language", options={"x": value})
+        ).network_id
+        for value in (one, other)
+    }
+    assert len(ids) == 2
+
+
+def test_a_whole_number_for_a_real_one_is_the_same_network() -> None:
+    one, other = (m.parse_manifest((MINIMAL + t).encode()) for t in GAMMAS)
+    assert one.network_id == other.network_id
+
+
+GAMMAS = ("[mixing]\ngamma = 1", "[mixing]\ngamma = 1.0")
+
+
+@pytest.mark.parametrize(
+    ("extra", "words"),
+    [
+        ("[mixing]\nf = 6", "3f+1 <= all_to_all_max does not hold: 19 > 17"),
+        ("[mixing]\nf = 1\nall_to_all_max = 3", "4 > 3"),
+        ("[mixing]\nf = -1", "mixing.f: expected int >= 0"),
+        ("[mixing]\nf = true", "mixing.f: expected int, got bool"),
+        ("[mixing]\ngama = 1", "mixing.gama is not known here; did you mean gamma?"),
+        ("[mixing]\ngamma = 0", "mixing.gamma"),
+        ("[mixing]\ngamma = nan", "mixing.gamma"),
+        ("[mixing]\nmu = 1.0", "mixing.mu: expected float < 1.0"),
+        ('[mixing]\nrule = "median"', "mixing.rule: invalid enum value 'median'; one of cs_plus"),
+        ('[streams]\ncodec = "3bit"', "one of 2bit, int8, fp32"),
+        ("[streams]\nttl = 17", "ttl <= ring does not hold: 17 > 16"),
+        ("[mixin]\nf = 1", "[mixin] is not known here; did you mean mixing?"),
+        ('[training]\nschedule = "cosine"', "schedule_steps > warmup_steps does not hold"),
+        ("[training]\nschedule_steps = 5", "goes with the cosine schedule"),
+        ("[limits]\nnorm_max = inf", "limits.norm_max"),
+        ("[limits]\nentry_bytes_max = 100", "70000 parameters in 2bit are 18048 > 100 bytes"),
+        ("mixing = 3", "mixing: expected object, got int"),
+        ("= 3", "not valid TOML"),
+    ],
+)
+def test_a_mistake_is_named(extra: str, words: str) -> None:
+    text = MINIMAL + extra if extra.startswith("[") else extra + MINIMAL
+    assert words in refused(text)
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "words"),
+    [
+        ('name = "Test"', 'name = ""', "network: name is empty"),
+        ('name = "Test"', 'name = "a\\u0007b"', "none of them for control"),
+        ('name = "Test"', "", "network.name is missing; add it"),
+        ("[genesis]", "[genesys]", "[genesys] is not known here; did you mean genesis?"),
+        ('name = "language"', 'name = "mine.py:make_task"', "digest must be the SHA-256"),
+        ('name = "language"', 'name = "../mine.py:make_task"', "give no folder"),
+        ('name = "language"', f'name = "language"\ndigest = "{HASH}"', "task of your own"),
+        ('name = "language"', 'name = "language"\noptions = {a = [1]}', "task.options"),
+        ('name = "language"', 'name = "language"\noptions = {a = nan}', "options.a is not"),
+        (f'hash = "{HASH}"', 'hash = "AB"', "schema: hash: must be 64"),
+        ("parameters = 70000", "parameters = 0", "schema.parameters: expected int >= 1"),
+        ("seed = 1", "seed = 1.5", "genesis.seed: expected int, got float"),
+        ("seed = 1", 'seed = 1\nmembers = ["x"]', "'x' is no peer id"),
+        ("seed = 1", 'seed = 1\nmembers = ["x", "x"]', "each once"),
+    ],
+)  # fmt: skip
+def test_a_broken_value_is_named(right: str, wrong: str, words: str) -> None:
+    assert right in MINIMAL
+    assert words in refused(MINIMAL.replace(right, wrong, 1))
+
+
+def test_a_section_left_out_is_named() -> None:
+    assert "section [task] is missing" in refused(MINIMAL.replace('[task]\nname = "language"', ""))
+
+
+def test_another_wire_version_is_a_refusal_of_its_own() -> None:
+    words = refused(MINIMAL.replace('name = "Test"', 'name = "Test"\nwire = 2'), VERSION)
+    assert "network.wire is 2, this version speaks 1" in words
+
+
+def test_bytes_that_are_no_text() -> None:
+    with pytest.raises(TapestryError, match="not UTF-8"):
+        m.parse_manifest(b"\xff")
+    with pytest.raises(TapestryError, match="longer than"):
+        m.parse_manifest(b"#" * 2_000_000)
+    with pytest.raises(TapestryError, match="not valid TOML"):
+        m.parse_manifest(b"a = " + b"[" * 100_000)
+
+
+@given(st.binary(max_size=200))
+def test_foreign_bytes_are_refused_in_one_line(text: bytes) -> None:
+    with pytest.raises(TapestryError) as caught:
+        m.parse_manifest(text)
+    assert caught.value.message.isprintable()
+
+
+def test_the_choices_are_those_of_the_code() -> None:
+    """The manifest names them itself, since it must not import numpy to be read."""
+    for words, section, key in (
+        (CODECS, m.Streams, "codec"), (RULES, m.Mixing, "rule"), (VIEWS, m.Mixing, "view"),
+    ):  # fmt: skip
+        hint = msgspec.inspect.type_info(section)
+        assert isinstance(hint, msgspec.inspect.StructType)
+        kind = next(field.type for field in hint.fields if field.name == key)
+        literal = kind.type if isinstance(kind, msgspec.inspect.Metadata) else kind
+        assert isinstance(literal, msgspec.inspect.LiteralType)
+        assert set(literal.values) == set(words)
+
+
+def test_every_key_says_what_it_means() -> None:
+    for kind in tomlfile.sections(m.Manifest).values():
+        for key in kind.__struct_fields__:
+            assert tomlfile.meaning(kind, key).endswith(".")
+
+
+def test_files_that_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(TapestryError, match="tapestry init") as caught:
+        m.load_manifest(tmp_path / "network.toml")
+    assert caught.value.exit_code == BAD_CONFIG
+    with pytest.raises(TapestryError, match="cannot be read"):
+        m.load_manifest(tmp_path)
+
+
+def test_own_code_must_be_the_code_agreed_on(tmp_path: Path) -> None:
+    code = tmp_path / "mine.py"
+    code.write_text("def make_task(): ...\n")
+    digest = hashlib.sha256(code.read_bytes()).hexdigest()
+    task = m.Task(name="mine.py:make_task", digest=digest)
+    manifest = msgspec.structs.replace(minimal(), task=task)
+    assert m.task_file(manifest, tmp_path) == code
+    assert m.task_file(minimal(), tmp_path) is None
+    code.write_text("import os\n")
+    with pytest.raises(TapestryError, match="not the code that the members agreed on"):
+        m.task_file(manifest, tmp_path)
+    code.unlink()
+    with pytest.raises(TapestryError, match="get the task's code from a member"):
+        m.task_file(manifest, tmp_path)
