@@ -225,10 +225,12 @@ def _parse(packet: bytes, schemas: Mapping[str, Schema]) -> dict[str, Any]:
     if len(packet) > RECORD_BYTES_MAX:
         raise LinkError("record too long")
     try:
-        record = msgpack.unpackb(packet, strict_map_key=True, max_buffer_size=RECORD_BYTES_MAX)
+        record = msgpack.unpackb(packet, strict_map_key=True)
     except (ValueError, msgpack.UnpackException, RecursionError) as error:
         raise LinkError("record is no msgpack map") from error
-    kind = record.pop("t", None) if isinstance(record, dict) else None
+    if not isinstance(record, dict) or msgpack.packb(record) != packet:
+        raise LinkError("record is no map in its shortest encoding")
+    kind = record.pop("t", None)
     schema = schemas.get(kind) if isinstance(kind, str) else None
     if schema is None:
         raise LinkError("unknown record type")
@@ -237,9 +239,7 @@ def _parse(packet: bytes, schemas: Mapping[str, Schema]) -> dict[str, Any]:
     return {"t": kind, **record}
 
 
-def _faults(
-    fields: Mapping[str, Any], schema: Schema, optional: Schema | None = None
-) -> list[str]:
+def _faults(fields: Mapping[str, Any], schema: Schema, optional: Schema | None = None) -> list[str]:
     """Names of keys that are missing, unknown, or whose value fails its check."""
     optional = optional or {}
     faults = [key for key in schema if key not in fields]

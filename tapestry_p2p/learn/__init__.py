@@ -1,1 +1,1 @@
-"""JAX and private data: trains, evaluates, generates. Never imports another room; has no network."""
+"""JAX and private data: trains, evaluates, generates. Imports no other room; has no network."""

@@ -1,0 +1,119 @@
+"""What a testnet asks a trainer at the end: how good is each way of training, fairly measured.
+
+Rule: every arm is judged at the checkpoint that is best on the validation third of the held-out
+text, and reported on the other two thirds: beating an overfitted twin proves nothing. `together`
+collects its checkpoints during gossip; the other arms are trained here, from the same genesis,
+data, seed and schedule.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tapestry_p2p.learn.learner import Place, Program
+from tapestry_p2p.learn.task import Metrics, evaluator_of
+from tapestry_p2p.learn.vector import Params
+
+REPORTED = ("loss", "bits_per_byte", "bits_per_char", "accuracy")
+ARMS = ("together", "alone", "sovereign", "untrained")
+
+
+class Checkpoint:
+    """The best parameters seen so far by some score; smaller is better."""
+
+    def __init__(self, vector: Any, score: float = math.inf, step: int = 0) -> None:
+        self.vector, self.score, self.step = vector, score, step  # float32[d]
+
+    def offer(self, vector: Any, score: float, step: int) -> None:
+        """Keep these parameters if they are better."""
+        if score < self.score:
+            self.vector, self.score, self.step = vector, score, step
+
+
+class Judge:
+    """Judges one trainer's arms. ``spec`` is the ``judge`` map of the link's ``configure``."""
+
+    def __init__(self, spec: Mapping[str, Any], program: Program) -> None:
+        self._program = program
+        self._evaluate = evaluator_of(program.task)
+        self._texts: dict[str, tuple[Path, Path] | None] = {
+            language: (Path(paths[0]), Path(paths[1])) for language, paths in spec["texts"].items()
+        }
+        self._own = spec["own"]
+        if not self._texts:  # the task's own held-out data
+            self._texts = {self._own: None}
+        self._every = max(1, spec["every_steps"])
+        self.sovereign_from = int(spec["sovereign_from_step"])
+        self.best = Checkpoint(program.genesis)
+        self.judged_at = 0  # step of the last judgement of `together`
+        self.branch: Place | None = None  # where `sovereign` leaves the others
+
+    def watch(self, place: Place) -> None:
+        """Called at step boundaries of `together`: keeps the point where `sovereign` begins."""
+        if self.branch is None and place.step >= self.sovereign_from:
+            self.branch = self._program.copy(place)
+
+    def corrected(self, place: Place, last: bool) -> None:
+        """Called after a correction was added: judges `together` when it is time."""
+        if last or place.step - self.judged_at >= self._every:
+            self.judged_at = place.step
+            vector = self._program.layout.flatten(place.params)
+            self.best.offer(vector, self._score(place.params, tuple(self._texts)), place.step)
+
+    def arm(self, name: str, between: Callable[[], None]) -> dict[str, Any]:
+        """Train (if need be) and judge one of ARMS; ``between`` is called at step boundaries.
+
+        Returns per judged language what the task reports, at full precision, with ``best_step``
+        and ``seconds``. KeyError for another name.
+        """
+        begin = time.monotonic()
+        best = {
+            "untrained": lambda: Checkpoint(self._program.genesis),
+            "together": lambda: self.best,
+            "alone": lambda: self._train(self._program.fresh(self._program.genesis), between),
+            "sovereign": lambda: self._train(self._sovereign_start(), between),
+        }[name]()
+        report = self.report(self._program.params(best.vector))
+        return {**report, "best_step": best.step, "seconds": time.monotonic() - begin}
+
+    def _sovereign_start(self) -> Place:
+        if self.branch is None:
+            return self._program.fresh(self._program.genesis)
+        return self._program.copy(self.branch)
+
+    def _train(self, place: Place, between: Callable[[], None]) -> Checkpoint:
+        program = self._program
+        judged = (self._own,) if self._own in self._texts else tuple(self._texts)
+        best = Checkpoint(program.genesis)
+        for step in range(place.step, program.schedule_steps + 1):
+            if step % self._every == 0 or step == program.schedule_steps:
+                vector = program.layout.flatten(place.params)
+                best.offer(vector, self._score(place.params, judged), step)
+            if step < program.schedule_steps:
+                program.advance(place)
+                between()
+        return best
+
+    def _score(self, params: Params, languages: tuple[str, ...]) -> float:
+        losses = [self._metrics(params, language, 0)["loss"] for language in languages]
+        return float(np.mean(losses))
+
+    def _metrics(self, params: Params, language: str, part: int) -> Metrics:
+        files = self._texts[language]
+        paths = None if files is None else [files[part]]
+        return self._evaluate(params, ("validation", "test")[part], paths)
+
+    def report(self, params: Params) -> dict[str, Any]:
+        found = {language: self._metrics(params, language, 1) for language in self._texts}
+        return {
+            name: {language: metrics[name] for language, metrics in found.items()}
+            if all(name in metrics for metrics in found.values())
+            else None
+            for name in REPORTED
+        }

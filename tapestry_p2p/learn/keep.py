@@ -1,0 +1,81 @@
+"""What of a training survives a restart, as one tree for the state store.
+
+Rule: the node keeps the vector; we keep what must not leave: moments, cursor, and what the judge
+has collected. Knows the form of the tree, nothing of bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from numpy.typing import NDArray
+
+from tapestry_p2p.learn.judge import Checkpoint, Judge
+from tapestry_p2p.learn.learner import Place, Program, with_schedule_at
+from tapestry_p2p.learn.state import StateStore
+
+
+class Keeper:
+    """Loads the last state of this task at once; afterwards saves and resumes.
+
+    ``judge``: its collection is kept too; None outside testnets.
+    """
+
+    def __init__(self, directory: Path, program: Program, judge: Judge | None) -> None:
+        self._program, self._judge = program, judge
+        self.place = program.fresh(program.genesis)
+        self.restored = False
+        moments = jax.tree.structure(self.place.moments)
+        identity = f"{program.layout.schema} {moments} {judge is not None}"
+        self._store = StateStore(directory, hashlib.sha256(identity.encode()).hexdigest())
+        loaded = self._store.load(self._tree(self.place))
+        if loaded is not None:
+            self._restore(*loaded)
+
+    def due(self) -> bool:
+        """Whether it is time to save."""
+        return self._store.due()
+
+    def save(self, good: Place, cursor: int) -> None:
+        """Save a place that is known to be finite, and the batches drawn until now. OSError."""
+        self.place = Place(good.params, good.moments, good.step, cursor)
+        counters: dict[str, Any] = {"step": good.step, "cursor": cursor}
+        if self._judge is not None:
+            branch, best = self._judge.branch, self._judge.best
+            counters |= {"best": [best.score, best.step, self._judge.judged_at]}
+            counters |= {"branch": [branch.step, branch.cursor] if branch else []}
+        self._store.save(self._tree(good), counters)
+
+    def resume(self, vector: NDArray[np.float32], step: int) -> Place:
+        """The place to go on from: the node's vector and step, our own moments and cursor."""
+        if not self.restored:
+            return self._program.fresh(vector, step, step)
+        own = self._program.copy(self.place)
+        moments = with_schedule_at(own.moments, step)
+        return Place(self._program.params(vector), moments, step, own.cursor)
+
+    def _tree(self, place: Place) -> Any:
+        tree = {"params": place.params, "moments": place.moments}
+        if self._judge is not None:
+            branch = self._judge.branch or place
+            tree["best"] = self._judge.best.vector
+            tree["branch"] = {"params": branch.params, "moments": branch.moments}
+        return tree
+
+    def _restore(self, tree: Any, counters: dict[str, Any]) -> None:
+        copy, self.restored = self._program.copy, True
+        step, cursor = counters["step"], counters["cursor"]
+        self.place = copy(Place(tree["params"], tree["moments"], step, cursor))
+        if self._judge is None:
+            return
+        score, best_step, self._judge.judged_at = counters["best"]
+        self._judge.best = Checkpoint(tree["best"], score, best_step)
+        if counters["branch"]:
+            branch = tree["branch"]
+            self._judge.branch = copy(
+                Place(branch["params"], branch["moments"], *counters["branch"])
+            )

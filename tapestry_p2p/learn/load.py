@@ -1,0 +1,55 @@
+"""A task by its name: one that comes with the package, or ``path/to/file.py:make_task``.
+
+Rule: the only place that turns a name into code. The file is run as it is, as trusted as the data;
+that is why the trainer has left the network before it gets here.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from pathlib import Path
+from typing import Any
+
+from tapestry_p2p.learn.task import Data, Options, Task, TaskError, refuse_local_parts
+
+BUILT_IN = {
+    "language": "tapestry_p2p.learn.tasks.language",
+    "digits": "tapestry_p2p.learn.tasks.digits",
+}
+
+
+def load(name: str, options: Options, data: Data) -> Task:
+    """The task called ``name``. TaskError ``task_not_found``, ``task_error`` or a data code."""
+    for path in data.paths:
+        if not path.exists():
+            raise TaskError("data_missing", f"no such data: {path}")
+    task = _maker(name)(options, data)
+    if not isinstance(task, Task):
+        raise TaskError("task_error", f"{name} made no task: init, loss, batches, name needed")
+    refuse_local_parts(task)
+    return task
+
+
+def _maker(name: str) -> Any:
+    if name in BUILT_IN:
+        return importlib.import_module(BUILT_IN[name]).make_task
+    file, _, function = name.rpartition(":")
+    path = Path(file)
+    if path.suffix != ".py" or not path.is_file():
+        raise TaskError("task_not_found", f"{name!r}: not {sorted(BUILT_IN)}, nor FILE.py:FUNCTION")
+    maker = getattr(_module(path), function, None)
+    if not callable(maker):
+        raise TaskError("task_not_found", f"{path} has no function {function!r}")
+    return maker
+
+
+def _module(path: Path) -> Any:
+    spec = importlib.util.spec_from_file_location(f"tapestry_task_{path.stem}", path)
+    if spec is None or spec.loader is None:
+        raise TaskError("task_not_found", f"{path} cannot be loaded")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module

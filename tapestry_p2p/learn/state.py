@@ -1,0 +1,112 @@
+"""The trainer's own state on disk: moments, cursor, parameters. Private: moments leak data.
+
+Rule: two generations, each written whole (new file, fsync, rename, directory fsync) under a digest;
+a torn or flipped byte is found at load and the older generation is used. Arrays and whole numbers
+only, never code. Saving takes at most 1/50 of the time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import msgpack
+import numpy as np
+
+MAGIC = b"tapestry trainer state 1\n"
+DIGEST_BYTES = 32
+PAUSE_SHARE = 50  # after a save that took t seconds none for 50 t
+PAUSE_S = 2.0
+
+
+class StateStore:
+    """Saves and loads a pytree of arrays and some counters in one directory.
+
+    ``identity``: a hash of what the state belongs to (schema, optimizer); a state of another
+    identity is not loaded.
+    """
+
+    def __init__(self, directory: Path, identity: str) -> None:
+        self._directory = directory
+        self._identity = identity
+        self._generation = 0
+        self._not_before = 0.0
+
+    def due(self) -> bool:
+        """Whether enough time has passed since the last save."""
+        return time.monotonic() >= self._not_before
+
+    def save(self, tree: Any, counters: Mapping[str, Any]) -> None:
+        """Write the next generation over the older of the two. OSError if the disk is full."""
+        begin = time.monotonic()
+        generation = self._generation + 1
+        body = msgpack.packb(
+            {
+                "identity": self._identity,
+                "generation": generation,
+                "counters": dict(counters),
+                "leaves": [_pack(leaf) for leaf in jax.tree.leaves(tree)],
+            }
+        )
+        content = MAGIC + hashlib.sha256(body).digest() + body
+        replace(self._directory / f"state.{generation % 2}", content)
+        self._generation = generation
+        now = time.monotonic()
+        self._not_before = now + max(PAUSE_S, PAUSE_SHARE * (now - begin))
+
+    def load(self, like: Any) -> tuple[Any, dict[str, Any]] | None:
+        """The newest whole state in the form of ``like`` with its counters; None if there is none.
+
+        A state whose arrays have other shapes or dtypes than ``like`` counts as none.
+        """
+        found = [_read(self._directory / f"state.{slot}") for slot in (0, 1)]
+        states = [state for state in found if state and state["identity"] == self._identity]
+        for state in sorted(states, key=lambda state: -state["generation"]):
+            self._generation = max(self._generation, state["generation"])
+            arrays = [_unpack(*leaf) for leaf in state["leaves"]]
+            wanted, treedef = jax.tree.flatten(like)
+            if [(a.shape, a.dtype) for a in arrays] == [(w.shape, w.dtype) for w in wanted]:
+                return jax.tree.unflatten(treedef, arrays), state["counters"]
+        return None
+
+
+def replace(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all, 0600, durable when this returns."""
+    fresh = path.with_name(path.name + ".new")
+    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(fresh, path)
+    directory = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    try:
+        content = path.read_bytes()
+    except OSError:
+        return None
+    body = content[len(MAGIC) + DIGEST_BYTES :]
+    if content[: -len(body) or None] != MAGIC + hashlib.sha256(body).digest():
+        return None
+    state: dict[str, Any] = msgpack.unpackb(body)
+    return state
+
+
+def _pack(leaf: Any) -> tuple[str, list[int], bytes]:
+    array = np.asarray(leaf)
+    return array.dtype.name, list(array.shape), array.tobytes()
+
+
+def _unpack(dtype: str, shape: list[int], content: bytes) -> Any:
+    return np.frombuffer(content, jax.numpy.dtype(dtype)).reshape(shape)

@@ -1,0 +1,210 @@
+"""The trainer process: ``python -m tapestry_p2p.learn.trainer --link-fd N``, started by the node.
+
+Rule: an order that must not change. Close what was inherited, leave the network, prove it; only
+then read what to train and import anything that could see data. Ends when the node does.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import logging
+import os
+import select
+import signal
+import socket
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tapestry_p2p import link
+from tapestry_p2p.learn import isolation
+
+if TYPE_CHECKING:
+    from tapestry_p2p.learn.loop import Loop
+
+log = logging.getLogger(__name__)
+
+BAD_CONFIG, FAILURE = 78, 1
+CONFIG_CODES = ("data_missing", "data_too_small", "data_unreadable", "task_not_found")
+ORPHAN_S = 10.0  # how long after the node is gone a long computation may hold us up
+LOG_BYTES_MAX = 1 << 20
+HASHED_BYTES = 1 << 20  # of each data file, to tell members' data apart
+
+
+def main() -> int:
+    """Run until the node stops us; the exit status of the process."""
+    arguments = argparse.ArgumentParser(description="Started by the node, not by hand.")
+    arguments.add_argument("--link-fd", type=int, required=True)
+    fd = arguments.parse_args().link_fd
+    isolation.close_inherited(fd)
+    isolated = isolation.leave_network()
+    sock = socket.socket(fileno=fd)
+    sock.set_inheritable(False)
+    _obey_signals(sock)
+    code = _configured(sock, isolated)
+    if code is None:
+        return 0
+    try:
+        link.send(sock, {"t": "failed", "code": code})
+    except OSError:
+        log.warning("the node is gone")
+    return BAD_CONFIG if code in CONFIG_CODES else FAILURE
+
+
+def _configured(sock: socket.socket, isolated: tuple[bool, str]) -> str | None:
+    """Everything after the wall is up. The failure code, None if all went well."""
+    try:
+        packet, _ = link.receive(sock)
+        if not packet:
+            return None
+        configure = link.parse_from_node(packet)
+        if configure["t"] != "configure":
+            raise link.LinkError("the first record must be configure")
+        _open_log(Path(configure["state_dir"]))
+        _watch_for_orphanhood(sock)
+        _set_threads(configure["threads"] or os.cpu_count() or 1)
+    except (link.LinkError, OSError):
+        log.exception("failed")
+        return "link"
+    return _train(sock, isolated, configure)
+
+
+def _train(
+    sock: socket.socket, isolated: tuple[bool, str], configure: dict[str, Any]
+) -> str | None:
+    try:
+        loop = _make_loop(sock, isolated, configure)
+        try:
+            loop.run()
+        finally:
+            loop.close()
+    except link.LinkError:
+        log.exception("failed")
+        return "link"
+    except Exception as error:  # a user's task may raise anything: it is told, and logged here
+        log.exception("failed")
+        return str(getattr(error, "code", "task_error"))
+    return None
+
+
+def _make_loop(
+    sock: socket.socket, isolated: tuple[bool, str], configure: dict[str, Any]
+) -> Loop:
+    cache = _use_cache(Path(configure["cache_dir"]))
+    from tapestry_p2p.learn.judge import Judge
+    from tapestry_p2p.learn.keep import Keeper
+    from tapestry_p2p.learn.learner import Program
+    from tapestry_p2p.learn.load import load
+    from tapestry_p2p.learn.loop import Loop
+    from tapestry_p2p.learn.talk import TextSocket
+    from tapestry_p2p.learn.task import Data
+
+    judged = configure["judge"]
+    spec = judged or {"texts": {}, "own": "own", "every_steps": 0, "sovereign_from_step": 0}
+    paths = [Path(path) for path in configure["data"]]
+    options = dict(configure["options"])
+    if configure["task"] == "language" and not spec["own"]:
+        options["draw"] = "evenly"  # the central arm: every member's text equally often
+    task = load(configure["task"], options, Data(paths, configure["seed"], judged is None))
+    batch_seed = configure.get("batch_seed", _data_seed(configure["seed"], paths))
+    with cache:
+        program = Program(task, configure["seed"], batch_seed, configure["schedule_steps"])
+    vectors = _say_hello(sock, isolated, program)
+    with cache:
+        program.compile()
+        judge = Judge(spec, program)
+        keeper = Keeper(Path(configure["state_dir"]), program, judge if judged else None)
+    text = TextSocket(Path(configure["text_socket"])) if configure["text_socket"] else None
+    return Loop(sock, program, vectors, keeper, judge, text, configure["speed"])
+
+
+def _say_hello(sock: socket.socket, isolated: tuple[bool, str], program: Any) -> link.SharedVectors:
+    vectors = link.SharedVectors.create(program.layout.parameters)
+    hello = {
+        "t": "hello",
+        "version": link.VERSION,
+        "pid": os.getpid(),
+        "parameters": program.layout.parameters,
+        "schema": program.layout.schema,
+        "isolated": isolated[0],
+        "isolation": isolated[1],
+        "genesis_digest": vectors.write(link.OUT, 0, program.genesis),
+    }
+    link.send(sock, hello, [vectors.fileno()])
+    return vectors
+
+
+def _obey_signals(sock: socket.socket) -> None:
+    """Ctrl-C in a terminal reaches the whole group: the node decides. TERM is like its leaving."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: sock.shutdown(socket.SHUT_RD))
+
+
+def _open_log(directory: Path) -> None:
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path = directory / "trainer.log"
+    fresh = path.exists() and path.stat().st_size > LOG_BYTES_MAX
+    flags = os.O_WRONLY | os.O_CREAT | (os.O_TRUNC if fresh else os.O_APPEND)
+    descriptor = os.open(path, flags, 0o600)
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+    os.close(descriptor)
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+
+
+def _watch_for_orphanhood(sock: socket.socket) -> None:
+    """End the process some seconds after the node is gone, whatever it is doing.
+
+    Not PR_SET_PDEATHSIG: that follows the thread that started us, and trio starts processes from
+    a thread that ends when idle.
+    """
+
+    def watch() -> None:
+        poll = select.poll()
+        poll.register(sock.fileno(), select.POLLRDHUP)
+        poll.poll()
+        time.sleep(ORPHAN_S)
+        os._exit(FAILURE)
+
+    threading.Thread(target=watch, daemon=True, name="orphan watch").start()
+
+
+def _set_threads(threads: int) -> None:
+    """One budget for every pool; must come before numpy and JAX are imported."""
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NPROC"):
+        os.environ[name] = str(threads)
+    many = "true" if threads > 1 else "false"
+    os.environ["XLA_FLAGS"] = (
+        f"--xla_cpu_multi_thread_eigen={many} intra_op_parallelism_threads={threads}"
+    )
+
+
+def _use_cache(directory: Path) -> Any:
+    """XLA's compile cache on disk; a lock by which trainers of one machine compile one by one."""
+    import jax
+
+    from tapestry_p2p.learn.cache import CompileLock
+
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    jax.config.update("jax_compilation_cache_dir", str(directory))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+    return CompileLock(directory)
+
+
+def _data_seed(seed: int, paths: list[Path]) -> int:
+    """A seed of its own for members who hold different data."""
+    drawn = hashlib.sha256(f"tapestry batches {seed}".encode())
+    for path in paths:
+        if path.is_file():
+            with path.open("rb") as file:
+                drawn.update(file.read(HASHED_BYTES))
+            drawn.update(str(path.stat().st_size).encode())
+    return int.from_bytes(drawn.digest()[:4], "big")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
