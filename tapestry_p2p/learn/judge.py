@@ -37,9 +37,14 @@ class Checkpoint:
 
 
 class Judge:
-    """Judges one trainer's arms. ``spec`` is the ``judge`` map of the link's ``configure``."""
+    """Judges one trainer's arms. ``spec`` is the ``judge`` map of the link's ``configure``.
 
-    def __init__(self, spec: Mapping[str, Any], program: Program) -> None:
+    Without one (outside testnets) it only judges present parameters on the task's own data.
+    """
+
+    def __init__(self, spec: Mapping[str, Any] | None, program: Program) -> None:
+        self.collecting = spec is not None
+        spec = spec or {"texts": {}, "own": "own", "every_steps": 0, "sovereign_from_step": 0}
         self._program = program
         self._evaluate = evaluator_of(program.task)
         self._texts: dict[str, tuple[Path, Path] | None] = {
@@ -56,12 +61,12 @@ class Judge:
 
     def watch(self, place: Place) -> None:
         """Called at step boundaries of `together`: keeps the point where `sovereign` begins."""
-        if self.branch is None and place.step >= self.sovereign_from:
+        if self.collecting and self.branch is None and place.step >= self.sovereign_from:
             self.branch = self._program.copy(place)
 
     def corrected(self, place: Place, last: bool) -> None:
         """Called after a correction was added: judges `together` when it is time."""
-        if last or place.step - self.judged_at >= self._every:
+        if self.collecting and (last or place.step - self.judged_at >= self._every):
             self.judged_at = place.step
             vector = self._program.layout.flatten(place.params)
             self.best.offer(vector, self._score(place.params, tuple(self._texts)), place.step)

@@ -22,15 +22,15 @@ from tapestry_p2p.learn.state import StateStore
 class Keeper:
     """Loads the last state of this task at once; afterwards saves and resumes.
 
-    ``judge``: its collection is kept too; None outside testnets.
+    What the judge collects in a testnet is kept too.
     """
 
-    def __init__(self, directory: Path, program: Program, judge: Judge | None) -> None:
+    def __init__(self, directory: Path, program: Program, judge: Judge) -> None:
         self._program, self._judge = program, judge
         self.place = program.fresh(program.genesis)
         self.restored = False
         moments = jax.tree.structure(self.place.moments)
-        identity = f"{program.layout.schema} {moments} {judge is not None}"
+        identity = f"{program.layout.schema} {moments} {judge.collecting}"
         self._store = StateStore(directory, hashlib.sha256(identity.encode()).hexdigest())
         loaded = self._store.load(self._tree(self.place))
         if loaded is not None:
@@ -44,7 +44,7 @@ class Keeper:
         """Save a place that is known to be finite, and the batches drawn until now. OSError."""
         self.place = Place(good.params, good.moments, good.step, cursor)
         counters: dict[str, Any] = {"step": good.step, "cursor": cursor}
-        if self._judge is not None:
+        if self._judge.collecting:
             branch, best = self._judge.branch, self._judge.best
             counters |= {"best": [best.score, best.step, self._judge.judged_at]}
             counters |= {"branch": [branch.step, branch.cursor] if branch else []}
@@ -60,7 +60,7 @@ class Keeper:
 
     def _tree(self, place: Place) -> Any:
         tree = {"params": place.params, "moments": place.moments}
-        if self._judge is not None:
+        if self._judge.collecting:
             branch = self._judge.branch or place
             tree["best"] = self._judge.best.vector
             tree["branch"] = {"params": branch.params, "moments": branch.moments}
@@ -70,7 +70,7 @@ class Keeper:
         copy, self.restored = self._program.copy, True
         step, cursor = counters["step"], counters["cursor"]
         self.place = copy(Place(tree["params"], tree["moments"], step, cursor))
-        if self._judge is None:
+        if not self._judge.collecting:
             return
         score, best_step, self._judge.judged_at = counters["best"]
         self._judge.best = Checkpoint(tree["best"], score, best_step)

@@ -90,9 +90,7 @@ def _train(
     return None
 
 
-def _make_loop(
-    sock: socket.socket, isolated: tuple[bool, str], configure: dict[str, Any]
-) -> Loop:
+def _make_loop(sock: socket.socket, isolated: tuple[bool, str], configure: dict[str, Any]) -> Loop:
     cache = _use_cache(Path(configure["cache_dir"]))
     from tapestry_p2p.learn.judge import Judge
     from tapestry_p2p.learn.keep import Keeper
@@ -103,10 +101,9 @@ def _make_loop(
     from tapestry_p2p.learn.task import Data
 
     judged = configure["judge"]
-    spec = judged or {"texts": {}, "own": "own", "every_steps": 0, "sovereign_from_step": 0}
     paths = [Path(path) for path in configure["data"]]
     options = dict(configure["options"])
-    if configure["task"] == "language" and not spec["own"]:
+    if configure["task"] == "language" and judged and not judged["own"]:
         options["draw"] = "evenly"  # the central arm: every member's text equally often
     task = load(configure["task"], options, Data(paths, configure["seed"], judged is None))
     batch_seed = configure.get("batch_seed", _data_seed(configure["seed"], paths))
@@ -115,8 +112,8 @@ def _make_loop(
     vectors = _say_hello(sock, isolated, program)
     with cache:
         program.compile()
-        judge = Judge(spec, program)
-        keeper = Keeper(Path(configure["state_dir"]), program, judge if judged else None)
+        judge = Judge(judged, program)
+        keeper = Keeper(Path(configure["state_dir"]), program, judge)
     text = TextSocket(Path(configure["text_socket"])) if configure["text_socket"] else None
     return Loop(sock, program, vectors, keeper, judge, text, configure["speed"])
 
