@@ -1,8 +1,8 @@
 #!/bin/sh
 # Makes requirements.txt from pyproject.toml: every package of every extra, for all Pythons that the
 # project allows, with hashes and without any address; and requirements-build.txt, what the two
-# packages without a wheel (both pure Python) are built with. Run it by hand to move the pins (add
-# --upgrade); needs uv on PATH.
+# packages without a wheel (both pure Python) are built with; and requirements-uv.txt, the installer
+# for machines without one. Run it by hand to move the pins (add --upgrade); needs uv on PATH.
 set -eu
 cd "$(dirname "$0")/.."
 pin() {
@@ -11,3 +11,4 @@ pin() {
 }
 pin pyproject.toml --all-extras --output-file requirements.txt "$@"
 echo "setuptools>=77" | pin - --output-file requirements-build.txt "$@"
+echo "uv>=0.9" | pin - --output-file requirements-uv.txt "$@"

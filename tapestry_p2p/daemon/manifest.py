@@ -221,25 +221,14 @@ class Training(Section, frozen=True, kw_only=True):
             description="Optimizer steps in a round (H). More: fewer bytes, members drift apart.",
         ),
     ] = 50
-    schedule: Annotated[
-        Literal["constant", "cosine"],
-        Meta(description='Learning rate: "constant" for a network without an end, or "cosine".'),
-    ] = "constant"
     schedule_steps: Annotated[
-        int, Meta(ge=0, description="Where the cosine reaches zero; 0 with a constant rate.")
+        int,
+        Meta(
+            ge=0,
+            description="0: a constant learning rate after its warm-up, for a network without an"
+            " end. Else a cosine that reaches zero after so many optimizer steps.",
+        ),
     ] = 0
-    warmup_steps: Annotated[
-        int, Meta(ge=0, description="Steps in which the learning rate rises from zero.")
-    ] = 20
-
-    def __post_init__(self) -> None:
-        if self.schedule == "cosine" and self.schedule_steps <= self.warmup_steps:
-            raise ValueError(
-                "schedule_steps > warmup_steps does not hold for a cosine:"
-                f" {self.schedule_steps} <= {self.warmup_steps}"
-            )
-        if self.schedule == "constant" and self.schedule_steps:
-            raise ValueError("schedule_steps goes with the cosine schedule; set it to 0")
 
 
 class Limits(Section, frozen=True, kw_only=True):
