@@ -10,8 +10,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from random import Random
 
+from tapestry_p2p.gossip.bucket import Bucket
 from tapestry_p2p.gossip.messages import Row
-from tapestry_p2p.gossip.settings import Bucket, Settings
+from tapestry_p2p.gossip.settings import Settings
 
 SHORT_S = 5.0  # a connection that ends sooner counts as a failed dial
 
@@ -34,6 +35,10 @@ class Link:
     dialling_since: float | None = None
     attempts: int = 0
     dial_at: float | None = None  # not before; None: not yet considered
+
+    def is_barred(self, at: float) -> bool:
+        """Whether its blames are used up."""
+        return not self.blames.has(1, at)
 
     def claim(self, rows: Iterable[Row], authors_max: int) -> None:
         """Remember what the peer says it holds."""
@@ -76,8 +81,10 @@ class Links:
         link = self._obtain(peer)
         if link is None:
             return None
-        link.connected, link.connected_at, link.greeted = True, at, False
         link.dialling_since = None
+        if link.connected:
+            return link
+        link.connected, link.connected_at, link.greeted = True, at, False
         link.digest_at = at + self._spread(self._settings.digest_every_s)
         return link
 

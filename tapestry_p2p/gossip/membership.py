@@ -39,7 +39,7 @@ class Membership:
         self._settings = settings
         self._salt = salt
         self._members: dict[bytes, Member] = {}
-        self._tombstones: dict[bytes, int] = {}
+        self._tombstones: dict[bytes, tuple[int, int]] = {}  # profile number, head seq
 
     def __contains__(self, author: bytes) -> bool:
         return author in self._members
@@ -62,7 +62,11 @@ class Membership:
     def number(self, author: bytes) -> int:
         """The highest profile seq known of ``author``, also from a tombstone; -1 if none."""
         member = self._members.get(author)
-        return member.number if member else self._tombstones.get(author, -1)
+        return member.number if member else self._tombstones.get(author, (-1, -1))[0]
+
+    def is_buried(self, author: bytes, seq: int) -> bool:
+        """Whether an entry is too old to bring a forgotten author back."""
+        return author not in self._members and seq <= self._tombstones.get(author, (-1, -1))[1]
 
     def has_room(self, author: bytes, profile: Profile, trusted: bool) -> bool:
         """Whether a profile may enter: known and connected ones always, hearsay within bounds."""
@@ -91,21 +95,21 @@ class Membership:
         if member:
             member.worked = True
 
-    def forget(self, author: bytes) -> None:
-        """Remove a member, keeping its number."""
+    def forget(self, author: bytes, head_seq: int = -1) -> None:
+        """Remove a member, keeping its number and the seq of its newest entry."""
+        number = self.number(author)
         member = self._members.pop(author, None)
-        if member:
-            self._tombstones[author] = member.number
-            while len(self._tombstones) > self._settings.tombstones_max:
-                del self._tombstones[next(iter(self._tombstones))]
+        if member is None and head_seq < 0:
+            return
+        self._tombstones.pop(author, None)
+        self._tombstones[author] = (number, max(number, head_seq))
+        while len(self._tombstones) > self._settings.tombstones_max:
+            del self._tombstones[next(iter(self._tombstones))]
 
-    def expire(self, at: float) -> list[bytes]:
-        """Forget whoever has not renewed its profile in time; their keys."""
+    def expired(self, at: float) -> list[bytes]:
+        """Whoever has not renewed its profile in time."""
         limit = at - self._settings.member_expiry_s
-        old = [author for author, member in self._members.items() if member.fresh_at < limit]
-        for author in old:
-            self.forget(author)
-        return old
+        return [author for author, member in self._members.items() if member.fresh_at < limit]
 
     def _block_full(self, profile: Profile) -> bool:
         block = self._bucket(profile)

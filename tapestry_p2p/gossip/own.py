@@ -1,13 +1,14 @@
 """Our own stream: numbering, signing, falling silent when somebody knows more of it than we do.
 
-States: speaking, mute (a head of ours turned up that we do not know, or the shell told us to
-start mute), resuming (unmuted, but the next entry must be a ``resume``), stopped (another live
-node signs with our key, or our key was retired). Knows no peers.
+Knows no peers. TRANSITIONS is the whole life of a member's voice: whoever meets a head of its own
+that it does not hold is mute until the shell has asked around, must then ``resume``, and stops
+where another live node signs with the same key.
 """
 
 from __future__ import annotations
 
 from collections import deque
+from enum import Enum
 from random import Random
 
 from tapestry_p2p.gossip.canonical import Malformed
@@ -33,10 +34,47 @@ from tapestry_p2p.gossip.streams import trim
 from tapestry_p2p.gossip.validity import breach
 
 LIFE_MAX = 4096  # hashes of entries signed in this life, to recognise a clone that builds on them
+PROOFS_MAX = 16
 
 
 class ProtocolError(RuntimeError):
     """Our own code broke the protocol's rules: a bug, never a peer's fault."""
+
+
+class Voice(Enum):
+    """Whether we may sign."""
+
+    SPEAKING = "speaking"
+    MUTE = "mute"  # nothing may be signed
+    RESUMING = "resuming"  # only a resume may be signed
+    STOPPED = "stopped"  # nothing, ever again in this process
+
+
+class Cue(Enum):
+    """What changes the voice."""
+
+    SHOWN = "shown"  # a head of ours that we do not hold
+    UNMUTED = "unmuted"  # the shell has asked around
+    RESUMED = "resumed"  # a resume was signed that leaves nothing uncited
+    REFUTED = "refuted"  # a live clone, or our retirement
+
+
+TRANSITIONS: dict[tuple[Voice, Cue], Voice] = {
+    (Voice.SPEAKING, Cue.SHOWN): Voice.MUTE,
+    (Voice.SPEAKING, Cue.UNMUTED): Voice.SPEAKING,
+    (Voice.SPEAKING, Cue.RESUMED): Voice.SPEAKING,
+    (Voice.SPEAKING, Cue.REFUTED): Voice.STOPPED,
+    (Voice.MUTE, Cue.SHOWN): Voice.MUTE,
+    (Voice.MUTE, Cue.UNMUTED): Voice.RESUMING,
+    (Voice.MUTE, Cue.REFUTED): Voice.STOPPED,
+    (Voice.RESUMING, Cue.SHOWN): Voice.MUTE,
+    (Voice.RESUMING, Cue.UNMUTED): Voice.RESUMING,
+    (Voice.RESUMING, Cue.RESUMED): Voice.SPEAKING,
+    (Voice.RESUMING, Cue.REFUTED): Voice.STOPPED,
+    (Voice.STOPPED, Cue.SHOWN): Voice.STOPPED,
+    (Voice.STOPPED, Cue.UNMUTED): Voice.STOPPED,
+    (Voice.STOPPED, Cue.REFUTED): Voice.STOPPED,
+}
 
 
 class OwnStream:
@@ -51,15 +89,15 @@ class OwnStream:
         self._random = random
         self.kept: dict[int, SignedHeader] = {}
         self.head: SignedHeader | None = None
-        self.seen: SignedHeader | None = None  # highest head of ours shown by others, not in kept
-        self.proofs: list[ForkProof] = []
-        self.mute = mute
-        self.must_resume = mute
-        self.stopped = ""
-        self.incarnation = random.randbytes(INCARNATION_BYTES)
+        self.seen: SignedHeader | None = None  # a higher head of ours that only others hold
+        self.proofs: list[ForkProof] = []  # against us
+        self.uncited: list[bytes] = []  # ids of those that no resume has cited yet
+        self.voice = Voice.MUTE if mute else Voice.SPEAKING
+        self.stopped = ""  # why
+        self._incarnation = random.randbytes(INCARNATION_BYTES)
         self._life: deque[bytes] = deque(maxlen=LIFE_MAX)
-        self._advances = 0
-        self._advanced_at: float | None = None
+        self._growths = 0
+        self._grown_at: float | None = None
 
     @property
     def head_seq(self) -> int:
@@ -68,40 +106,54 @@ class OwnStream:
 
     @property
     def highest(self) -> SignedHeader | None:
-        """The highest head of our key that we know of, whoever signed it."""
+        """The highest head of our key that we know of, whoever holds it."""
         if self.seen and self.seen.header.seq > self.head_seq:
             return self.seen
         return self.head
 
-    def restore(self, headers: list[SignedHeader], seen: SignedHeader | None) -> None:
+    def hear(self, cue: Cue) -> None:
+        """Change the voice. ProtocolError where the table has no row."""
+        if (self.voice, cue) not in TRANSITIONS:
+            raise ProtocolError(f"{cue.value} while {self.voice.value}")
+        self.voice = TRANSITIONS[self.voice, cue]
+
+    def restore(
+        self, headers: tuple[SignedHeader, ...], seen: SignedHeader | None, proofs: list[ForkProof]
+    ) -> None:
         """Go on from what the store holds."""
         for signed in sorted(headers, key=lambda item: item.header.seq):
             self.kept[signed.header.seq] = signed
             self.head = signed
         if self.head:
-            self.incarnation = self.head.header.incarnation
+            self._incarnation = self.head.header.incarnation
             trim(self.kept, self.head_seq, self._settings)
-        if seen is not None:
-            self.seen, self.must_resume = seen, True
-            self._retired_if(seen)
+        self.proofs = proofs[-PROOFS_MAX:]
+        cited = {signed.header.cites for signed in headers}
+        self.uncited = [proof.id for proof in self.proofs if proof.id not in cited]
+        if seen is not None and seen.header.kind == RETIRE:
+            self._stop("retired")
+        elif seen is not None:
+            self.seen = seen
+            self.hear(Cue.SHOWN)
+
+    # -- signing
 
     def publish(self, event: Publish) -> SignedHeader:
-        """Sign the next entry. ProtocolError while mute, or if the entry is not a valid one."""
-        self._check_may_speak(event.kind)
+        """Sign the next entry. ProtocolError if we may not, or if the entry is not a valid one."""
+        self._check_may_sign(event.kind)
         resume = event.kind == RESUME
-        last = self.highest if resume else self.head
+        incarnation, cites = self._incarnation, event.cites
         if resume:
-            self.incarnation = self._random.randbytes(INCARNATION_BYTES)
+            incarnation = self._random.randbytes(INCARNATION_BYTES)
+            cites = cites or (self.uncited[0] if self.uncited else b"")
         chunks, size = event.chunks, event.payload_bytes
         if event.kind == PROFILE:
             chunks, size = (chunk_hash(event.payload),), len(event.payload)
-        cites = event.cites
-        if resume and not cites and self.proofs:
-            cites = self.proofs[-1].id
+        last = self.highest
         header = Header(
             network=self._settings.network,
             author=self.public_key,
-            incarnation=self.incarnation,
+            incarnation=incarnation,
             seq=last.header.seq + 1 if last else 0,
             prev=last.header.hash if last else NO_HASH,
             kind=event.kind,
@@ -113,39 +165,45 @@ class OwnStream:
             tokens=event.tokens,
             cites=cites,
         )
-        self._check_sound(header, event)
+        self._check_sound(header, event.payload)
         signed = sign(header, self._signer)
         self._take(signed)
         return signed
 
-    def _check_may_speak(self, kind: str) -> None:
-        if self.stopped:
-            raise ProtocolError(f"publish while stopped: {self.stopped}")
-        if self.mute:
-            raise ProtocolError("publish while mute")
-        if self.must_resume and self.highest is not None and kind != RESUME:
+    def _check_may_sign(self, kind: str) -> None:
+        if self.voice in (Voice.MUTE, Voice.STOPPED):
+            raise ProtocolError(f"publish while {self.voice.value} {self.stopped}")
+        if self.must_resume and kind != RESUME:
             raise ProtocolError("the next entry must be a resume")
         if (self.highest is None) != (kind == GENESIS):
             raise ProtocolError("a stream starts with its one genesis entry")
 
-    def _check_sound(self, header: Header, event: Publish) -> None:
+    @property
+    def must_resume(self) -> bool:
+        """Whether the next entry must be a resume."""
+        return self.voice is Voice.RESUMING and self.highest is not None
+
+    def _check_sound(self, header: Header, payload: bytes) -> None:
         reason = breach(header, self._settings)
         if reason:
             raise ProtocolError(f"entry of ours is not valid: {reason}")
-        if header.kind == RETIRE:
-            raise ProtocolError("a retire is signed by sign_retire, not published")
         if header.kind == PROFILE:
             try:
-                decode_profile(event.payload)
+                decode_profile(payload)
             except Malformed as error:
                 raise ProtocolError(f"profile of ours is not valid: {error}") from error
 
     def _take(self, signed: SignedHeader) -> None:
-        if signed.header.kind in (GENESIS, RESUME):
-            self.seen, self.must_resume = None, False
+        header = signed.header
+        if header.kind in (GENESIS, RESUME):
+            self.seen = None
+            self.uncited = [proof for proof in self.uncited if proof != header.cites]
+            if not self.uncited:
+                self.hear(Cue.RESUMED)
+        self._incarnation = header.incarnation
         self.head = signed
-        self.kept[signed.header.seq] = signed
-        self._life.append(signed.header.hash)
+        self.kept[header.seq] = signed
+        self._life.append(header.hash)
         trim(self.kept, self.head_seq, self._settings)
 
     # -- heads of ours that others show
@@ -158,8 +216,7 @@ class OwnStream:
         held = self.kept.get(header.seq)
         if held is not None and conflict(held, signed):
             return any(proof.first.header.seq == header.seq for proof in self.proofs)
-        highest = self.highest
-        return highest is not None and header.seq <= highest.header.seq
+        return self.highest is not None and header.seq <= self.highest.header.seq
 
     def learn(self, signed: SignedHeader, at: float) -> bool:
         """Take in a verified head of ours that we did not know; True if a clone is alive.
@@ -167,15 +224,20 @@ class OwnStream:
         We are mute afterwards: what we would sign next could contradict it.
         """
         header = signed.header
+        if header.kind == RETIRE:
+            self.seen = signed
+            self._stop("retired")
+            return False
         held = self.kept.get(header.seq)
         if held is not None and conflict(held, signed):
-            self.proofs = [*self.proofs[-7:], fork_proof(held, signed)]
+            proof = fork_proof(held, signed)
+            self.proofs = [*self.proofs, proof][-PROOFS_MAX:]
+            self.uncited = [*self.uncited, proof.id][-PROOFS_MAX:]
         if self.highest is None or header.seq > self.highest.header.seq:
             self.seen = signed
-        self.mute = self.must_resume = True
-        self._retired_if(signed)
+        self.hear(Cue.SHOWN)
         if self._is_clone(header, at):
-            self.stopped = self.stopped or "clone"
+            self._stop("clone")
             return True
         return False
 
@@ -185,22 +247,18 @@ class OwnStream:
         An old life of ours can also turn up in pieces, as peers appear; so growth counts only
         once per ``clone_pause_s``.
         """
-        if header.kind == RETIRE or not self._life:
+        if not self._life:
             return False
         if header.prev in self._life:
             return True
-        if self._advanced_at is None or at - self._advanced_at >= self._settings.clone_pause_s:
-            self._advanced_at = at
-            self._advances += 1
-        return self._advances >= self._settings.clone_advances
+        if self._grown_at is None or at - self._grown_at >= self._settings.clone_pause_s:
+            self._grown_at = at
+            self._growths += 1
+        return self._growths >= self._settings.clone_advances
 
-    def _retired_if(self, signed: SignedHeader) -> None:
-        if signed.header.kind == RETIRE:
-            self.stopped = "retired"
-
-    def unmute(self) -> None:
-        """The shell has asked around. Stopped stays stopped."""
-        self.mute = False
+    def _stop(self, reason: str) -> None:
+        self.stopped = self.stopped or reason
+        self.hear(Cue.REFUTED)
 
 
 def sign_retire(network: bytes, public_key: bytes, signer: Sign) -> SignedHeader:

@@ -6,7 +6,7 @@ The first block comes from the manifest and is equal for all members; the rest i
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from tapestry_p2p.gossip.header import CHUNKS_MAX
 from tapestry_p2p.gossip.merkle import CHUNK_BYTES
@@ -41,7 +41,7 @@ class Settings:
     hello_timeout_s: float = 60.0
     want_retry_s: float = 1.0
     want_tries: int = 3  # unanswered requests for headers before a keyframe is taken instead
-    fetch_tries: int = 3  # failed payload fetches before a keyframe is taken instead
+    fetch_tries: int = 3  # times nobody had a payload before a keyframe is taken instead
     fetch_timeout_s: float = 120.0  # a job the shell never answered counts as failed
     retry_s: float = 0.5  # first wait after a failed fetch; doubles
     retry_max_s: float = 30.0
@@ -62,6 +62,8 @@ class Settings:
         _require(len(self.network) == 32, "network id must have 32 bytes")
         _require(len(self.genesis_root) in (0, 32), "genesis root must have 32 bytes")
         _require(self.ring >= 2, "ring >= 2")
+        _require(self.message_bytes_max >= 65_536, "message_bytes_max >= 65536")
+        _require(self.member_expiry_s >= 3 * self.profile_every_s, "expiry >= 3 profile periods")
         _require(self.all_to_all_max <= self.streams_max, "all_to_all_max <= streams_max")
         _require(self.all_to_all_max <= self.peers_max, "all_to_all_max <= peers_max")
         _require(
@@ -77,26 +79,3 @@ class Settings:
 def _require(condition: bool, inequality: str) -> None:
     if not condition:
         raise ValueError(f"impossible settings: {inequality}")
-
-
-@dataclass
-class Bucket:
-    """A token bucket: ``rate`` per second, at most ``burst`` saved up. Time is handed in."""
-
-    rate: float
-    burst: float
-    level: float = field(init=False)
-    at: float = 0.0
-
-    def __post_init__(self) -> None:
-        self.level = self.burst
-
-    def take(self, amount: float, at: float) -> bool:
-        """Take ``amount`` if it is there."""
-        if at > self.at:
-            self.level = min(self.burst, self.level + (at - self.at) * self.rate)
-            self.at = at
-        if amount > self.level:
-            return False
-        self.level -= amount
-        return True

@@ -1,8 +1,9 @@
 """One followed author: which headers we hold, where the copy stands, what to do next.
 
-Pure bookkeeping of verified headers. Decides with ``plan`` which single job the shell should have;
-sends nothing, verifies nothing, knows no peers. Invariants: headers ``base .. head`` are linked by
-``prev``; at most one header beyond them is held (``ahead``); at most one job runs.
+Pure bookkeeping of verified headers. Decides what the shell should fetch (``plan``) and which
+headers to ask for (``gap``); sends nothing, verifies nothing, knows no peers. Invariants: headers
+``base .. head`` are linked by ``prev``; at most one header beyond them is held (``ahead``); at
+most one job runs; whatever a peer can make grow is cut to the ring.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import Enum
 
+from tapestry_p2p.gossip.bucket import Bucket
 from tapestry_p2p.gossip.fork import ForkProof, conflict
 from tapestry_p2p.gossip.header import (
     ADOPT,
@@ -17,31 +19,27 @@ from tapestry_p2p.gossip.header import (
     GENESIS,
     LEAVE,
     RESUME,
-    RETIRE,
     SignedHeader,
 )
-from tapestry_p2p.gossip.settings import Bucket, Settings
+from tapestry_p2p.gossip.settings import Settings
 from tapestry_p2p.gossip.verdict import Judgement, ignore
 
 
 class Do(Enum):
-    """What a stream needs now."""
+    """What a copy needs next."""
 
     NOTHING = "nothing"
-    WANT = "want"  # headers first .. last
     FETCH = "fetch"  # the payload of the next entry
-    KEYFRAME = "keyframe"  # the whole copy at a header
+    KEYFRAME = "keyframe"  # the whole copy, at one of several headers
     ADVANCE = "advance"  # the next entry changes no copy
 
 
 @dataclass(frozen=True)
 class Plan:
-    """One thing to do, with the header or the range it is about."""
+    """What to do, and the header it is about; for a keyframe the candidates, newest first."""
 
     do: Do
-    signed: SignedHeader | None = None
-    first: int = 0
-    last: int = 0
+    headers: tuple[SignedHeader, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -68,23 +66,25 @@ class Stream:
 
     author: bytes
     settings: Settings
-    fresh_at: float
-    rate: Bucket
+    fresh_at: float  # when the newest head last rose
+    rate: Bucket  # entries per minute that we will verify
     followed: bool = False
-    head: SignedHeader | None = None
-    ahead: SignedHeader | None = None
+    head: SignedHeader | None = None  # the last linked header
+    base: int = 0  # seq of the first linked header
+    ahead: SignedHeader | None = None  # the newest header, if it does not link to the head yet
     kept: dict[int, SignedHeader] = field(default_factory=dict)
-    position: int = -1  # seq the copy stands at; -1 no copy
+    standing: SignedHeader | None = None  # the header that the copy stands at
     root: bytes = b""  # of the copy, where known
-    standing: SignedHeader | None = None  # the header at ``position``
     job: Job | None = None
-    rebase: bool = False  # the copy must come whole
+    proof: ForkProof | None = None
+    spoilt: bool = False  # our copy is not what the author's headers say
+    broken: bool = False  # a later incarnation goes on from something we do not hold
     suspect: bool = False  # a signed successor does not link to our head: ask for its twin
     fails: int = 0
+    misses: int = 0  # times nobody had the payload of the next entry
     retry_at: float = 0.0
     wants: int = 0
     want_at: float = 0.0
-    proof: ForkProof | None = None
     arrived: set[int] = field(default_factory=set)
 
     @property
@@ -103,6 +103,11 @@ class Stream:
         return self.head.header.seq if self.head else -1
 
     @property
+    def position(self) -> int:
+        """Seq that the copy stands at; -1 if there is none."""
+        return self.standing.header.seq if self.standing else -1
+
+    @property
     def has_left(self) -> bool:
         """The newest entry says goodbye."""
         return self.newest is not None and self.newest.header.kind == LEAVE
@@ -113,7 +118,7 @@ class Stream:
             return self.ahead
         return self.kept.get(seq)
 
-    # -- judging a header, before and after its signature is checked
+    # -- judging a header: before its signature is checked, and after
 
     def triage(self, signed: SignedHeader) -> Judgement | None:
         """The cheap verdict on a header; None if it deserves a signature check."""
@@ -126,30 +131,30 @@ class Stream:
         if self.proof is not None:
             cited = header.kind == RESUME and header.cites == self.proof.id
             return None if cited and header.seq > self.newest_seq else ignore("forked")
-        if other is not None and conflict(other, signed):
+        if (other is not None and conflict(other, signed)) or self._fills(signed):
             return None
-        if header.seq <= self.head_seq:
+        if header.seq <= (self.head_seq if self.followed else self.newest_seq):
             return ignore("stale")
-        if self.ahead and self._beyond(header.seq):
+        if self.head_seq + 1 < header.seq <= self.newest_seq:
             return ignore("beyond")
         return None
 
-    def _beyond(self, seq: int) -> bool:
-        """Whether a header could neither be linked now nor replace the one held ahead."""
-        return self.followed and self.head_seq + 1 < seq <= self.newest_seq
-
     def admit(self, signed: SignedHeader) -> str:
-        """Take in a verified header that passed ``triage``; the reason it is counted under."""
+        """Take in a verified header that ``triage`` let through; what it is counted as."""
         header = signed.header
         if self.proof is not None:
             self.proof = None
+            self.kept = {}
             self._jump(signed)
             return "resume"
         if not self.followed:
-            if header.seq > self.newest_seq:
-                self.ahead = signed
-                return "head"
-            return "unlinked"
+            self.ahead = signed
+            return "head"
+        if self._fills(signed):
+            self.base = header.seq
+            self.wants, self.want_at = 0, 0.0
+            self._keep(signed)
+            return "filled"
         if self._links(signed):
             self._append(signed)
             return header.kind
@@ -160,20 +165,8 @@ class Stream:
             return "ahead"
         return "unlinked"
 
-    def _mark_unlinked(self, signed: SignedHeader) -> None:
-        if self.head and signed.header.incarnation == self.head.header.incarnation:
-            self.suspect = True
-        elif self.head:
-            self.rebase = True
-
-    def _jump(self, signed: SignedHeader) -> None:
-        """Go on from a header that need not link to what we had."""
-        self.head, self.ahead = signed, None
-        self.rebase, self.suspect, self.job = True, False, None
-        self.fails, self.wants, self.retry_at = 0, 0, 0.0
-        self._keep(signed)
-
     def _links(self, signed: SignedHeader) -> bool:
+        """Whether the header is the next one after our head."""
         header = signed.header
         if self.head is None:
             return header.kind == GENESIS
@@ -181,9 +174,25 @@ class Stream:
         same = header.incarnation == last.incarnation or header.kind == RESUME
         return header.seq == last.seq + 1 and header.prev == last.hash and same
 
+    def _fills(self, signed: SignedHeader) -> bool:
+        """Whether the header is the one before our first linked one, and of use."""
+        first = self.kept.get(self.base) if self.followed else None
+        oldest = max(self.head_seq - self.settings.ring, self.position + 1)
+        header = signed.header
+        adjacent = oldest <= header.seq == self.base - 1
+        return first is not None and adjacent and first.header.prev == header.hash
+
+    def _mark_unlinked(self, signed: SignedHeader) -> None:
+        if self.head and signed.header.incarnation == self.head.header.incarnation:
+            self.suspect = True
+        elif self.head:
+            self.broken = True
+
     def _append(self, signed: SignedHeader) -> None:
+        if self.head is None:
+            self.base = signed.header.seq
         self.head = signed
-        self.suspect = False
+        self.suspect = self.broken = False
         self.wants, self.want_at = 0, 0.0
         self._keep(signed)
         ahead = self.ahead
@@ -197,72 +206,106 @@ class Stream:
         elif ahead.header.seq == self.head_seq + 1:
             self._mark_unlinked(ahead)
 
+    def _jump(self, signed: SignedHeader) -> None:
+        """Go on from a header that need not link to what we had."""
+        later = self.ahead if self.newest_seq > signed.header.seq else None
+        self.head, self.base, self.ahead = signed, signed.header.seq, later
+        self.suspect = self.broken = False
+        self.wants, self.want_at, self.job = 0, 0.0, None
+        self._keep(signed)
+
     def _keep(self, signed: SignedHeader) -> None:
         """Hold a linked header; let go of those outside the ring that are no milestone."""
         self.kept[signed.header.seq] = signed
         trim(self.kept, self.head_seq, self.settings)
+        self.base = max(self.base, self.head_seq - self.settings.ring)
 
-    # -- what to do next
+    def arrive(self, seq: int) -> bool:
+        """Note the arrival of a header; False if it was noted before, or is of no use."""
+        if not self.followed or seq in self.arrived or seq <= self.position:
+            return False
+        self.arrived.add(seq)
+        if len(self.arrived) > 2 * self.settings.ring:
+            self.arrived.remove(min(self.arrived))
+        return True
+
+    # -- which headers to ask for
+
+    def gap(self, at: float) -> tuple[int, int] | None:
+        """The range of headers to ask for now, or None."""
+        if not self.followed or self.proof is not None or at < self.want_at:
+            return None
+        if self.wants >= self.settings.want_tries or self.broken:
+            return None
+        ring = self.settings.ring
+        if self.ahead is not None:
+            if self.newest_seq - max(self.head_seq, 0) > ring:
+                return None  # a keyframe will do
+            first = self.head_seq if self.suspect else self.head_seq + 1
+            return first, max(first, self.newest_seq - 1)
+        oldest = max(self.position + 1, self.head_seq - ring)
+        if self.fails and self.head is not None and self.base > max(oldest, 0):
+            return max(oldest, 0), self.base - 1  # whoever holds an older copy can serve that
+        return None
+
+    def wanted(self, at: float) -> None:
+        """Headers were asked for."""
+        self.wants += 1
+        self.want_at = at + self.settings.want_retry_s * 2 ** (self.wants - 1)
+
+    # -- what to do with the copy
 
     def plan(self, at: float) -> Plan:
-        """The one thing this stream needs now."""
+        """The one thing this copy needs now."""
         if not self.followed or self.proof is not None or self.job or at < self.retry_at:
             return NOTHING
-        if self.newest_seq <= self.position and not self.rebase:
+        if self.newest_seq <= self.position:
             return NOTHING
-        if self.newest_seq - max(self.position, 0) > self.settings.ring:
-            self.rebase = True
-        if self.rebase:
-            return self._plan_whole()
-        entry = self.kept.get(self.position + 1) if self.position < self.head_seq else None
+        entry = self._next_entry()
+        if self._needs_whole(entry):
+            headers = self._rooted()
+            return Plan(Do.KEYFRAME, headers) if headers else NOTHING
         if entry is None:
-            return self._plan_want(at)
-        return self._plan_entry(entry)
-
-    def _plan_whole(self) -> Plan:
-        """A keyframe at the newest header that states a root and whose sequel is at hand."""
-        oldest = max(self.position, self.newest_seq - self.settings.ring)
-        linked = (self.kept.get(seq) for seq in range(self.head_seq, max(oldest, 0) - 1, -1))
-        for signed in (self.ahead, *linked):
-            if signed and signed.header.root:
-                return Plan(Do.KEYFRAME, signed)
-        return NOTHING
-
-    def _plan_want(self, at: float) -> Plan:
-        if at < self.want_at:
             return NOTHING
-        if self.wants >= self.settings.want_tries:
-            self.rebase = True
-            return self._plan_whole()
-        first = self.head_seq if self.suspect else self.head_seq + 1
-        return Plan(Do.WANT, None, first, max(first, self.newest_seq - 1))
+        kind = entry.header.kind
+        return Plan(Do.FETCH if kind in (GENESIS, DIFFERENCE) else Do.ADVANCE, (entry,))
 
-    def _plan_entry(self, entry: SignedHeader) -> Plan:
+    def _next_entry(self) -> SignedHeader | None:
+        """The linked header after the copy's position."""
+        seq = self.position + 1
+        entry = self.kept.get(seq) if self.base <= seq <= self.head_seq else None
+        if entry and self.standing and entry.header.prev != self.standing.header.hash:
+            return None
+        return entry
+
+    def _needs_whole(self, entry: SignedHeader | None) -> bool:
+        if self.spoilt or self.misses >= self.settings.fetch_tries:
+            return True
+        if self.newest_seq - max(self.position, 0) > self.settings.ring:
+            return True
+        if entry is None:
+            stranded = self.position < self.head_seq
+            return stranded or self.broken or self.wants >= self.settings.want_tries
         header = entry.header
-        if header.kind in (GENESIS, DIFFERENCE):
-            return Plan(Do.FETCH, entry)
-        if header.root and header.root != self.root and (self.root or header.kind == RESUME):
-            self.rebase = True
-            return self._plan_whole()
-        return Plan(Do.ADVANCE, entry)
+        if header.kind in (GENESIS, DIFFERENCE) or not header.root:
+            return False
+        known = self.root or header.kind == RESUME  # a copy of unknown root cannot be compared
+        return bool(known) and header.root != self.root
+
+    def _rooted(self) -> tuple[SignedHeader, ...]:
+        """Headers at which a whole copy would be of use, newest first."""
+        oldest = max(self.position + 1, self.newest_seq - self.settings.ring, 0)
+        linked = () if self.broken else range(self.head_seq, max(oldest, self.base) - 1, -1)
+        headers = (self.ahead, *(self.kept.get(seq) for seq in linked))
+        return tuple(signed for signed in headers if signed and signed.header.root)
 
     # -- what came of it
 
     def start(self, signed: SignedHeader, whole: bool, at: float) -> None:
         """The shell was told to fetch."""
         if whole and signed.header.seq > self.head_seq:
-            fails, retry_at = self.fails, self.retry_at
-            later = self.ahead
             self._jump(signed)
-            self.fails, self.retry_at = fails, retry_at
-            if later and later.header.seq > signed.header.seq:
-                self.ahead = later
         self.job = Job(signed, whole, at)
-
-    def wanted(self, at: float) -> None:
-        """Headers were asked for."""
-        self.wants += 1
-        self.want_at = at + self.settings.want_retry_s * 2 ** (self.wants - 1)
 
     def advance(self, signed: SignedHeader) -> None:
         """The copy now stands at an entry that changed nothing."""
@@ -270,43 +313,49 @@ class Stream:
 
     def applied(self, seq: int, root: bytes) -> bool:
         """The shell's copy stands at ``seq``; False if that is news we cannot place."""
-        job = self.job
-        if job and job.seq == seq:
-            signed: SignedHeader | None = job.signed
-        elif not self.rebase and seq == self.position + 1 <= self.head_seq:
-            signed = self.kept.get(seq)
+        entry = self._next_entry()
+        if self.job is not None and self.job.seq == seq:
+            signed = self.job.signed
+        elif entry is not None and entry.header.seq == seq and not self.spoilt:
+            signed = entry
         else:
-            signed = None
-        if signed is None:
             return False
-        self.job, self.fails, self.retry_at = None, 0, 0.0
-        self.rebase = False
+        self.job, self.fails, self.misses, self.retry_at = None, 0, 0, 0.0
+        self.spoilt = False
         self._stand(signed, root or signed.header.root)
         return True
 
     def _stand(self, signed: SignedHeader, root: bytes) -> None:
         self.standing, self.root = signed, root
-        self.position = signed.header.seq
         self.arrived = {seq for seq in self.arrived if seq > self.position}
 
     def failed(self, reason: str, at: float, jitter: float) -> None:
-        """The job came to nothing; wait, and after some tries take the copy whole."""
+        """The job came to nothing: wait; when nobody has the payload, take the copy whole.
+
+        ``jitter`` is a number in [0, 1).
+        """
+        whole = self.job is not None and self.job.whole
         self.job = None
         self.fails += 1
         if reason in SPOILT:
-            self.rebase, self.position, self.root, self.standing = True, -1, b"", None
-        elif self.fails >= self.settings.fetch_tries:
-            self.rebase = True
+            self.spoilt, self.standing, self.root = True, None, b""
+        self.misses = 0 if whole else self.misses + (reason == "missing")
         longest = self.settings.retry_max_s
         wait = min(longest, self.settings.retry_s * 2 ** min(self.fails - 1, 16))
         self.retry_at = at + (longest if reason == "content" else wait) * (0.5 + jitter / 2)
 
+    def revive(self) -> None:
+        """A source is back: what failed for want of it may be tried again at once."""
+        self.retry_at, self.want_at, self.wants = 0.0, 0.0, 0
+
+    # -- following
+
     def unfollow(self) -> None:
         """Keep only the newest head."""
-        newest = self.newest
-        self.followed, self.head, self.ahead, self.kept = False, None, newest, {}
-        self.position, self.root, self.standing, self.job = -1, b"", None, None
-        self.rebase, self.suspect, self.fails, self.wants = False, False, 0, 0
+        self.ahead, self.head, self.kept, self.base = self.newest, None, {}, 0
+        self.followed, self.standing, self.root, self.job = False, None, b"", None
+        self.spoilt = self.broken = self.suspect = False
+        self.fails, self.misses, self.wants, self.retry_at, self.want_at = 0, 0, 0, 0.0, 0.0
         self.arrived = set()
 
     def follow(self) -> None:
@@ -317,6 +366,13 @@ class Stream:
             self.ahead = None
             self._append(newest)
 
+    def restore(self, signed: SignedHeader) -> None:
+        """A copy on disk stands at this header."""
+        self.followed = True
+        self.head = self.standing = signed
+        self.base, self.root = signed.header.seq, signed.header.root
+        self.kept = {signed.header.seq: signed}
+
 
 def trim(kept: dict[int, SignedHeader], head_seq: int, settings: Settings) -> None:
     """Drop headers older than the ring, except the newest ``milestones_max`` milestones."""
@@ -326,8 +382,3 @@ def trim(kept: dict[int, SignedHeader], head_seq: int, settings: Settings) -> No
     milestones = sorted(seq for seq in kept if seq < oldest)
     for seq in milestones[1 : -settings.milestones_max]:  # seq 0 anchors the stream
         del kept[seq]
-
-
-def is_final(signed: SignedHeader) -> bool:
-    """Whether the entry ends its stream for good."""
-    return signed.header.kind == RETIRE

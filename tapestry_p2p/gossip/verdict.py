@@ -1,7 +1,7 @@
 """What we think of a foreign message: one of three verdicts, each with a counted reason.
 
 ACCEPT, IGNORE (no blame), REJECT (blame). Knows nothing of messages. Reasons come from this
-program's own fixed vocabulary, never from a peer's bytes, so the tables here cannot be made to grow.
+program's own fixed vocabulary, never from a peer's bytes, so no peer can make the tables grow.
 """
 
 from __future__ import annotations

@@ -1,0 +1,32 @@
+"""A token bucket: a rate with some savings. Time is handed in; knows nothing of what it limits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass
+class Bucket:
+    """``rate`` tokens per second, at most ``burst`` saved up; full at the start."""
+
+    rate: float
+    burst: float
+    level: float = field(init=False)
+    at: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.level = self.burst
+
+    def has(self, amount: float, at: float) -> bool:
+        """Whether ``amount`` could be taken now."""
+        if at > self.at:
+            self.level = min(self.burst, self.level + (at - self.at) * self.rate)
+            self.at = at
+        return amount <= self.level
+
+    def take(self, amount: float, at: float) -> bool:
+        """Take ``amount`` if it is there."""
+        if not self.has(amount, at):
+            return False
+        self.level -= amount
+        return True

@@ -1,0 +1,165 @@
+"""What two connected peers tell each other: hello, digests, and what the other lacks.
+
+Anti-entropy: whatever push lost, the next digest heals. Sends only signed headers and profiles
+that were verified here; judges nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from tapestry_p2p.gossip.effects import Send
+from tapestry_p2p.gossip.header import SEQ_MAX, SignedHeader
+from tapestry_p2p.gossip.links import Link
+from tapestry_p2p.gossip.messages import (
+    FRAME_BYTES,
+    HEADS_MAX,
+    HELLO,
+    ROWS_MAX,
+    SYNC,
+    Digest,
+    Heads,
+    Hello,
+    Members,
+    Row,
+    Want,
+    encode_hello,
+    encode_sync,
+    heads_frames,
+    members_frames,
+)
+from tapestry_p2p.gossip.state import State
+from tapestry_p2p.gossip.verdict import Judgement, accept, ignore
+
+
+class Exchange:
+    """Frames that we send."""
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+
+    # -- unasked
+
+    def say_hello(self, link: Link, ask: bool) -> None:
+        """Who we are, what we hold, and the peer's own head as we know it."""
+        state = self._state
+        link.hello_at = state.now
+        settings = state.settings
+        heads, rows = self._hello_heads(link.peer), self._rows()
+        hello = Hello(settings.network, settings.wire, heads, rows, ask)
+        state.emit(Send(link.peer, HELLO, encode_hello(hello)))
+
+    def tend(self, link: Link) -> None:
+        """Keep one connection alive: a hello until it is answered, then a digest now and then."""
+        state = self._state
+        if not link.greeted:
+            if state.now - link.connected_at >= state.settings.hello_timeout_s:
+                state.drop(link.peer, "no_hello")
+            elif state.now - link.hello_at >= state.settings.hello_retry_s:
+                self.say_hello(link, ask=True)
+        elif state.now >= link.digest_at:
+            state.links.next_digest(link, state.now)
+            state.emit(Send(link.peer, SYNC, encode_sync(Digest(self._rows()))))
+
+    def announce(self, signed: SignedHeader, profile: bytes) -> None:
+        """Tell every peer of our new entry, with its payload if it is a profile."""
+        state = self._state
+        frames = [encode_sync(Heads((signed,)))]
+        if profile:
+            frames.append(encode_sync(Members(((signed, profile),))))
+        for link in state.links.greeted():
+            for frame in frames:
+                state.emit(Send(link.peer, SYNC, frame))
+
+    def show_proof(self, author: bytes) -> None:
+        """Show a connected author the two headers it signed: a restored backup may not know."""
+        proof = self._state.proofs.get(author)
+        if proof is not None and self._state.links.is_greeted(author):
+            self._send_heads(author, (proof.first, proof.second))
+
+    def _hello_heads(self, peer: bytes) -> tuple[SignedHeader, ...]:
+        """Our head, the receiver's own, then the followed ones, within half a frame."""
+        state = self._state
+        others = (s.newest for s in state.streams.values() if s.followed and s.author != peer)
+        heads: list[SignedHeader] = []
+        room = FRAME_BYTES // 2
+        for signed in (state.own.head, state.newest(peer), *others):
+            if signed is None or len(heads) == HEADS_MAX:
+                continue
+            room -= len(signed.header.encoded) + 80
+            if room < 0 and heads:
+                break
+            heads.append(signed)
+        return tuple(heads)
+
+    def _rows(self) -> tuple[Row, ...]:
+        """What we hold of whom: ourselves, followed authors, then the rest, capped."""
+        state = self._state
+        number = state.membership.number
+        own = state.own.head_seq + 1
+        rows = [Row(state.public_key, number(state.public_key) + 1, own, own)]
+        for stream in sorted(state.streams.values(), key=lambda stream: not stream.followed):
+            newest, copy = stream.newest_seq + 1, stream.position + 1
+            rows.append(Row(stream.author, number(stream.author) + 1, newest, copy))
+        rows.extend(Row(author, 0, SEQ_MAX, 0) for author in state.retired)
+        seen = {row.author for row in rows}
+        rows.extend(Row(key, number(key) + 1, 0, 0) for key in state.membership if key not in seen)
+        return tuple(rows[:ROWS_MAX])
+
+    # -- answers, within the peer's own budget of bytes: asking is cheap, answering is not
+
+    def take_digest(self, link: Link, rows: tuple[Row, ...]) -> Judgement:
+        """Send what the peer lacks; remember what it claims to hold."""
+        state = self._state
+        link.claim(rows, state.settings.streams_max)
+        theirs = {row.author: row for row in rows}
+        self._send_profiles(link.peer, theirs)
+        for author in (state.public_key, *state.streams, *state.retired):
+            row = theirs.get(author)
+            self._send_missing(link.peer, author, row.head - 1 if row else -1)
+        state.touched.update(key for key in theirs if key in state.streams)
+        return accept("digest")
+
+    def take_want(self, link: Link, want: Want) -> Judgement:
+        """Send the headers asked for, as far as we hold them."""
+        kept = dict(self._state.kept(want.author))
+        newest = self._state.newest(want.author)
+        if newest is not None:
+            kept.setdefault(newest.header.seq, newest)
+        found = [kept[seq] for seq in sorted(kept) if want.first <= seq <= want.last]
+        if not found:
+            return ignore("want_missing")
+        self._send_heads(link.peer, found[-HEADS_MAX:])
+        return accept("want")
+
+    def _send_profiles(self, peer: bytes, theirs: dict[bytes, Row]) -> None:
+        missing: list[tuple[SignedHeader, bytes]] = []
+        for author in self._state.membership:
+            member = self._state.membership.get(author)
+            row = theirs.get(author)
+            if member and author != peer and member.number >= (row.profile if row else 0):
+                missing.append((member.signed, member.payload))
+        for frame in members_frames(missing):
+            self._answer(peer, frame)
+
+    def _send_missing(self, peer: bytes, author: bytes, their_seq: int) -> None:
+        newest = self._state.newest(author)
+        if newest is None or newest.header.seq <= their_seq:
+            return
+        if newest.header.seq - max(their_seq, 0) > self._state.settings.ring:
+            self._send_heads(peer, (newest,))
+            return
+        kept = self._state.kept(author)
+        between = [kept[seq] for seq in sorted(kept) if their_seq < seq < newest.header.seq]
+        self._send_heads(peer, (*between, newest))
+
+    def _send_heads(self, peer: bytes, heads: Iterable[SignedHeader]) -> None:
+        for frame in heads_frames(heads):
+            self._answer(peer, frame)
+
+    def _answer(self, peer: bytes, frame: bytes) -> None:
+        link = self._state.links.get(peer)
+        if link is not None and link.volume.take(len(frame), self._state.now):
+            self._state.emit(Send(peer, SYNC, frame))
+        else:
+            self._state.tally.add(ignore("answer_too_much"))

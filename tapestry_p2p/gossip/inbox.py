@@ -1,0 +1,255 @@
+"""Judge what strangers send, the cheapest check first; nothing costly happens for a stale message.
+
+Frame length, connected, token bucket, parse, manifest, window, duplicate, signature. Everything
+foreign ends here as a counted verdict; nothing foreign raises beyond this file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from tapestry_p2p.gossip import events as ev
+from tapestry_p2p.gossip.canonical import Malformed
+from tapestry_p2p.gossip.effects import CloneSeen, Forked, OwnHead, Persist
+from tapestry_p2p.gossip.exchange import Exchange
+from tapestry_p2p.gossip.fork import conflict, fork_proof
+from tapestry_p2p.gossip.header import PROFILE, SEQ_MAX, SignedHeader
+from tapestry_p2p.gossip.links import Link
+from tapestry_p2p.gossip.merkle import chunk_hash
+from tapestry_p2p.gossip.messages import (
+    HELLO,
+    Digest,
+    Heads,
+    Hello,
+    Members,
+    Want,
+    decode_hello,
+    decode_sync,
+)
+from tapestry_p2p.gossip.profile import decode_profile
+from tapestry_p2p.gossip.roster import Roster
+from tapestry_p2p.gossip.state import State
+from tapestry_p2p.gossip.streams import Stream
+from tapestry_p2p.gossip.validity import breach
+from tapestry_p2p.gossip.verdict import Judgement, accept, ignore, reject
+
+
+class Inbox:
+    """Verdicts on foreign frames, and what follows from them."""
+
+    def __init__(self, state: State, roster: Roster, exchange: Exchange) -> None:
+        self._state = state
+        self._roster = roster
+        self._exchange = exchange
+
+    def take(self, event: ev.Message) -> None:
+        """Judge one frame."""
+        judgement = self._judge_frame(event)
+        if judgement is not None:
+            self._state.count(judgement, event.peer)
+
+    def _judge_frame(self, event: ev.Message) -> Judgement | None:
+        """The verdict on a whole frame, or None if its parts were judged one by one."""
+        state = self._state
+        if len(event.data) > state.settings.message_bytes_max:
+            return reject("frame_too_long")
+        link = state.links.get(event.peer)
+        if link is None or not link.connected:
+            return ignore("not_connected")
+        if not (link.messages.take(1, state.now) and link.volume.take(len(event.data), state.now)):
+            return ignore("too_fast")
+        try:
+            if event.channel == HELLO:
+                return self._take_hello(link, decode_hello(event.data, len(event.data)))
+            if not link.greeted:
+                return ignore("before_hello")
+            message = decode_sync(event.data, len(event.data))
+        except Malformed:
+            return reject("malformed")
+        if isinstance(message, Want):
+            return self._exchange.take_want(link, message)
+        if isinstance(message, Digest):
+            return self._exchange.take_digest(link, message.rows)
+        if isinstance(message, Heads):
+            self._take_heads(link, message.heads)
+        else:
+            self._take_members(link, message)
+        return None
+
+    def _take_hello(self, link: Link, hello: Hello) -> Judgement:
+        state = self._state
+        settings = state.settings
+        if hello.network != settings.network or hello.wire != settings.wire:
+            theirs, ours = hello.network.hex()[:16], settings.network.hex()[:16]
+            reason = f"network {theirs} wire {hello.wire}, ours is {ours} wire {settings.wire}"
+            state.drop(link.peer, reason)
+            return ignore("other_network")
+        if hello.ask:
+            self._exchange.say_hello(link, ask=False)
+        if not link.greeted:
+            link.greeted, link.attempts = True, 0
+            self._welcome(link.peer)
+        self._take_heads(link, hello.heads)
+        if link.connected:
+            self._exchange.take_digest(link, hello.rows)
+        return accept("hello")
+
+    def _welcome(self, peer: bytes) -> None:
+        """A source is back: what failed for want of it may be tried again now."""
+        stream = self._state.streams.get(peer)
+        if stream is not None:
+            stream.revive()
+            self._roster.consider(stream)
+            self._state.touched.add(peer)
+        self._state.membership.mark_worked(peer)
+        self._exchange.show_proof(peer)
+
+    # -- signed headers
+
+    def _take_heads(self, link: Link, heads: Iterable[SignedHeader]) -> None:
+        for signed in sorted(heads, key=self._reading_order):
+            judgement = self._judge_header(signed)
+            self._state.count(judgement, link.peer)
+            if judgement.reason == "signature" or not link.connected:
+                return  # the rest of the frame is not worth its checks
+
+    def _reading_order(self, signed: SignedHeader) -> tuple[bytes, bool, int]:
+        """From the lowest seq up; what lies before the linked headers, and our own, downwards."""
+        header = signed.header
+        stream = self._state.streams.get(header.author)
+        own = header.author == self._state.public_key
+        downwards = own or (stream is not None and header.seq < stream.base)
+        return header.author, downwards, -header.seq if downwards else header.seq
+
+    def _judge_header(self, signed: SignedHeader) -> Judgement:
+        state = self._state
+        header = signed.header
+        reason = breach(header, state.settings)
+        if reason:
+            return reject(reason)
+        if header.author == state.public_key:
+            return self._judge_own(signed)
+        if header.author in state.retired:
+            return ignore("retired")
+        if header.seq == SEQ_MAX:
+            return self._judge_retire(signed)
+        stream = state.streams.get(header.author)
+        verdict = self._triage(stream, signed)
+        if verdict is not None:
+            return verdict
+        if not signed.is_signed(state.verify):
+            return reject("signature")
+        return self._admit(stream or self._roster.open(header.author), signed)
+
+    def _triage(self, stream: Stream | None, signed: SignedHeader) -> Judgement | None:
+        """The cheap verdict; None if the header deserves a signature check."""
+        if stream is None:
+            if self._state.membership.is_buried(signed.header.author, signed.header.seq):
+                return ignore("expired")
+            return None if self._roster.has_room() else ignore("streams_full")
+        verdict = stream.triage(signed)
+        if verdict is None and not stream.rate.take(1, self._state.now):
+            return ignore("author_too_fast")
+        return verdict
+
+    def _admit(self, stream: Stream, signed: SignedHeader) -> Judgement:
+        """Place a verified header."""
+        state = self._state
+        held = stream.held(signed.header.seq)
+        if stream.proof is None and held is not None and conflict(held, signed):
+            self._fork(stream, held, signed)
+            return accept("fork")
+        was_forked, before = stream.proof is not None, stream.newest_seq
+        reason = stream.admit(signed)
+        state.touched.add(stream.author)
+        if reason == "unlinked":
+            return ignore(reason)
+        if was_forked:
+            state.proofs.pop(stream.author, None)
+        if stream.newest_seq > before:
+            stream.fresh_at = state.now
+        self._roster.note_arrival(stream, signed.header.seq)
+        if stream.has_left:
+            state.membership.forget(stream.author, stream.newest_seq)
+            self._roster.let_go(stream.author, "left")
+        return accept(reason)
+
+    def _fork(self, stream: Stream, held: SignedHeader, signed: SignedHeader) -> None:
+        """Two signed headers with one seq: weight 0, and show the author what it signed."""
+        state = self._state
+        proof = fork_proof(held, signed)
+        stream.proof, stream.job = proof, None
+        while len(state.proofs) >= state.settings.proofs_max:
+            strangers = (author for author in state.proofs if author not in state.streams)
+            del state.proofs[next(strangers, next(iter(state.proofs)))]
+        state.proofs[stream.author] = proof
+        state.emit(Persist("proof", signed.header.seq, proof.encode()))
+        state.emit(Forked(stream.author, proof))
+        self._exchange.show_proof(stream.author)
+
+    def _judge_own(self, signed: SignedHeader) -> Judgement:
+        """A head of our own key: known, or a sign of another life of ours."""
+        state = self._state
+        if state.own.knows(signed):
+            return ignore("own")
+        if not signed.is_signed(state.verify):
+            return reject("signature")
+        clone = state.own.learn(signed, state.now)
+        state.emit(Persist("seen", signed.header.seq, signed.encode()))
+        state.emit(CloneSeen(signed) if clone else OwnHead(signed))
+        return accept("own_head")
+
+    def _judge_retire(self, signed: SignedHeader) -> Judgement:
+        state = self._state
+        author = signed.header.author
+        if len(state.retired) >= state.settings.members_max:
+            return ignore("retired_full")
+        if not signed.is_signed(state.verify):
+            return reject("signature")
+        self._roster.let_go(author, "retired")
+        state.streams.pop(author, None)
+        state.membership.forget(author)
+        state.retired[author] = signed
+        return accept("retire")
+
+    # -- profiles
+
+    def _take_members(self, link: Link, message: Members) -> None:
+        for signed, payload in message.profiles:
+            self._state.count(self._judge_profile(signed, payload), link.peer)
+
+    def _judge_profile(self, signed: SignedHeader, payload: bytes) -> Judgement:
+        state = self._state
+        header = signed.header
+        reason = breach(header, state.settings)
+        if reason:
+            return reject(reason)
+        if header.kind != PROFILE or len(payload) != header.payload_bytes:
+            return reject("not_a_profile")
+        author = header.author
+        if author in state.retired:
+            return ignore("retired")
+        if author == state.public_key or header.seq <= state.membership.number(author):
+            return ignore("profile_known")
+        if state.membership.is_buried(author, header.seq):
+            return ignore("expired")
+        if header.chunks[0] != chunk_hash(payload):
+            return reject("profile_hash")
+        try:
+            profile = decode_profile(payload)
+        except Malformed:
+            return reject("profile_malformed")
+        trusted = state.links.is_greeted(author)
+        if not state.membership.has_room(author, profile, trusted):
+            return ignore("members_full")
+        if not signed.is_signed(state.verify):
+            return reject("signature")
+        state.membership.put(signed, payload, profile, state.now, trusted)
+        self._place_profile(signed)
+        return accept("profile")
+
+    def _place_profile(self, signed: SignedHeader) -> None:
+        """The header of a verified profile is also an entry of its stream."""
+        stream = self._state.streams.get(signed.header.author)
+        if self._triage(stream, signed) is None:
+            self._admit(stream or self._roster.open(signed.header.author), signed)
