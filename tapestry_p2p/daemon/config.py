@@ -124,6 +124,12 @@ class Testing(Section, frozen=True, kw_only=True):
     inner_steps: Annotated[
         int, Meta(ge=0, description="Instead of the manifest's training.inner_steps; 0: as there.")
     ] = 0
+    judge: Annotated[
+        str, Meta(description="JSON file with what the trainer judges itself on (testnets).")
+    ] = ""
+    wait: Annotated[
+        bool, Meta(description="Do not train until `go` comes over the control socket.")
+    ] = False
     hold: Annotated[
         dict[str, int], Meta(description="Peer id = n: take that peer's entries n at a time.")
     ] = field(default_factory=dict)

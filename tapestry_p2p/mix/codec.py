@@ -131,7 +131,8 @@ def _encode_2bit(vector: Vector) -> bytes:
     if len(blocks):
         counts[-1] = len(vector) - (len(blocks) - 1) * BLOCK
     peak = np.abs(blocks).max(axis=1)
-    unit = blocks * _inverse(_safe_scales(peak))[:, None]  # squares of tiny values must not vanish
+    peak[peak < SCALE_MIN] = 0
+    unit = blocks * _inverse(peak)[:, None]  # else squares of tiny values would vanish
     rms = peak * np.sqrt(np.einsum("ij,ij->i", unit, unit) / counts)
     bits = _to_bfloat16(_safe_scales(rms * np.float32(1 - 2**-9)))
     scales = _from_bfloat16(bits)

@@ -1,0 +1,67 @@
+"""A Byzantine member as a real process: a node without a trainer that publishes an attack.
+
+For testnets only. It keeps pace with the honest members: one entry whenever all whose copies it
+holds have moved on, or after a while.
+"""
+
+import logging
+
+import numpy as np
+import trio
+
+from tapestry_p2p.daemon.node import Node
+from tapestry_p2p.errors import BAD_CONFIG, TapestryError
+from tapestry_p2p.mix.codec import decode, encode
+
+log = logging.getLogger("tapestry.attacker")
+
+POLL_S = 0.05
+PATIENCE_S = 2.0
+
+
+class Attacker:
+    """Drives ``node`` by the attack named ``attack`` of sim/attacks.py."""
+
+    def __init__(self, node: Node, attack: str) -> None:
+        from tapestry_p2p.sim.attacks import ATTACKS
+
+        if attack not in ATTACKS:
+            raise TapestryError(
+                f"testing.attack: no attack {attack!r}; choose from {', '.join(sorted(ATTACKS))}",
+                BAD_CONFIG,
+            )
+        self._node = node
+        self._attack = ATTACKS[attack]
+        self._seen: dict[bytes, int] = {}
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        await self._node.adopt_genesis()
+        round_ = 0
+        while True:
+            await self._next_round()
+            round_ += 1
+            await self._publish(round_)
+
+    async def _next_round(self) -> None:
+        with trio.move_on_after(PATIENCE_S):
+            while not self._all_moved():
+                await trio.sleep(POLL_S)
+        self._seen = {a: f.seq for a, f in self._node.copies.followed.items()}
+
+    def _all_moved(self) -> bool:
+        followed = self._node.copies.followed
+        return bool(followed) and all(f.seq > self._seen.get(a, 0) for a, f in followed.items())
+
+    async def _publish(self, round_: int) -> None:
+        node, codec = self._node, self._node.manifest.streams.codec
+        own, genesis = node.copies.own, node.copies.genesis
+        vectors = list(node.copies.vectors().values())
+        if own is None or genesis is None or not vectors or not node.go.is_set():
+            return
+        async with node.fetcher.mixing:
+            target = self._attack(genesis.vector, np.stack(vectors))
+            payload = encode(codec, (target - own.copy.vector).astype(np.float32))
+            difference = decode(codec, payload, len(own.copy))
+            await node.publish_difference(payload, difference, round_, 0)
+            own.copy.add(difference)

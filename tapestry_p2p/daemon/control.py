@@ -1,0 +1,132 @@
+"""The control socket: one JSON line in, one JSON line out, for the local user alone.
+
+AF_UNIX, mode 0600, and the caller's uid is checked. The client half is what the command line uses:
+it needs neither trio nor libp2p.
+"""
+
+import json
+import logging
+import os
+import socket
+import struct
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import trio
+
+from tapestry_p2p.errors import FAILURE, NO_DAEMON, TIMEOUT, TapestryError
+
+log = logging.getLogger("tapestry.control")
+
+LINE_BYTES_MAX = 16 << 20
+REQUEST_BYTES_MAX = 64 << 10
+REQUEST_DEADLINE_S = 10.0
+CALLERS_MAX = 16
+
+Handler = Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]
+
+
+async def serve(
+    path: Path, handler: Handler, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+) -> None:
+    """Answer callers until cancelled; then remove the socket."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)
+    sock = trio.socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        await sock.bind(str(path))
+    except OSError as error:
+        raise TapestryError(
+            f"cannot make the control socket {path}: {error}; use a shorter TAPESTRY_HOME", FAILURE
+        ) from error
+    os.chmod(path, 0o600)
+    sock.listen(CALLERS_MAX)
+    limit = trio.CapacityLimiter(CALLERS_MAX)
+    try:
+        async with trio.open_nursery() as nursery:
+            task_status.started()
+            while True:
+                caller, _ = await sock.accept()
+                nursery.start_soon(_answer, trio.SocketStream(caller), handler, limit)
+    finally:
+        sock.close()
+        path.unlink(missing_ok=True)
+
+
+async def _answer(stream: trio.SocketStream, handler: Handler, limit: trio.CapacityLimiter) -> None:
+    async with limit, stream:
+        credentials = stream.socket.getsockopt(
+            socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")
+        )
+        _, uid, _ = struct.unpack("3i", credentials)
+        if uid not in (0, os.getuid()):
+            return
+        try:
+            with trio.move_on_after(REQUEST_DEADLINE_S):
+                line = await _read_line(stream)
+                answer = await _handled(line, handler)
+                await stream.send_all(json.dumps(answer).encode() + b"\n")
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            log.debug("a caller left before the answer")
+
+
+async def _handled(line: bytes, handler: Handler) -> dict[str, Any]:
+    try:
+        request = json.loads(line)
+        if not isinstance(request, dict):
+            raise ValueError("not a map")
+    except ValueError:
+        return {"error": "the request is not one line of JSON", "exit_code": FAILURE}
+    try:
+        return await handler(request)
+    except TapestryError as error:
+        return {"error": error.message, "exit_code": error.exit_code}
+
+
+async def _read_line(stream: trio.SocketStream) -> bytes:
+    line = bytearray()
+    while b"\n" not in line and len(line) < REQUEST_BYTES_MAX:
+        part = await stream.receive_some(4096)
+        if not part:
+            break
+        line += part
+    return bytes(line)
+
+
+def ask(path: Path, request: dict[str, Any], timeout_s: float = 10.0) -> dict[str, Any]:
+    """Send one request to the daemon at ``path`` and return its answer.
+
+    TapestryError: 3 if no daemon listens there, 5 if it does not answer, or what it answered.
+    """
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+        sock.settimeout(timeout_s)
+        try:
+            sock.connect(str(path))
+            sock.sendall(json.dumps(request).encode() + b"\n")
+            data = _drain(sock)
+        except TimeoutError as error:
+            raise TapestryError(
+                f"the daemon at {path} gave no answer in {timeout_s:.0f} s; is it overloaded?",
+                TIMEOUT,
+            ) from error
+        except OSError as error:
+            raise TapestryError(
+                f"no daemon answers at {path}; start it with: tapestry run", NO_DAEMON
+            ) from error
+    if not data:
+        raise TapestryError(f"the daemon at {path} closed the connection; try again", NO_DAEMON)
+    answer: dict[str, Any] = json.loads(data)
+    if "error" in answer:
+        raise TapestryError(str(answer["error"]), int(answer.get("exit_code", FAILURE)))
+    return answer
+
+
+def _drain(sock: socket.socket) -> bytes:
+    data = bytearray()
+    while not data.endswith(b"\n") and len(data) < LINE_BYTES_MAX:
+        part = sock.recv(1 << 16)
+        if not part:
+            break
+        data += part
+    return bytes(data)

@@ -1,0 +1,151 @@
+"""The public copies a node holds, and what it can serve of them: payload chunks and keyframes.
+
+Knows vectors, seqs and hashes; opens no socket. Everything kept for others is bounded: chunks by
+bytes, oldest first (own ones stay), keyframe snapshots by number.
+"""
+
+from collections import OrderedDict
+from dataclasses import dataclass
+
+from tapestry_p2p.gossip.fetch import (
+    ChunkRequest,
+    FetchRequest,
+    FetchResponse,
+    FrameRequest,
+    LeavesRequest,
+)
+from tapestry_p2p.gossip.merkle import chunk_hash, merkle_root
+from tapestry_p2p.mix.codec import Vector
+from tapestry_p2p.mix.copy import FRAME_BYTES, PublicCopy
+
+CACHE_BYTES_MAX = 64 << 20  # chunks of others kept to serve; more helps those who fell behind
+SNAPSHOTS_MAX = 4  # keyframes being served at once, each as large as the model
+
+
+def copy_root(copy: PublicCopy) -> bytes:
+    """The Merkle root (32 bytes) of a copy's frames."""
+    return merkle_root(copy.leaves())
+
+
+@dataclass
+class Followed:
+    """A peer's copy as it stands after entry ``seq``."""
+
+    seq: int
+    copy: PublicCopy
+    root: bytes
+
+
+@dataclass(frozen=True)
+class _Snapshot:
+    data: bytes
+    leaves: bytes
+
+
+class ChunkCache:
+    """Payload chunks by hash; own ones are kept apart and are never pushed out by others'."""
+
+    def __init__(self, bytes_max: int = CACHE_BYTES_MAX) -> None:
+        self._bytes_max = bytes_max
+        self._others: OrderedDict[bytes, bytes] = OrderedDict()
+        self._bytes = 0
+        self._own: OrderedDict[int, dict[bytes, bytes]] = OrderedDict()
+
+    def put(self, chunks: dict[bytes, bytes]) -> None:
+        """Keep another author's chunks for a while."""
+        for name, chunk in chunks.items():
+            if name not in self._others:
+                self._others[name] = chunk
+                self._bytes += len(chunk)
+        while self._bytes > self._bytes_max and self._others:
+            _, dropped = self._others.popitem(last=False)
+            self._bytes -= len(dropped)
+
+    def put_own(self, seq: int, chunks: dict[bytes, bytes], ring: int) -> None:
+        """Keep the chunks of our own entry ``seq``, and of the last ``ring`` entries."""
+        self._own[seq] = chunks
+        while len(self._own) > ring:
+            self._own.popitem(last=False)
+
+    def get(self, name: bytes) -> bytes | None:
+        """The chunk of that hash, if held."""
+        found = self._others.get(name)
+        if found is not None:
+            return found
+        return next((c[name] for c in self._own.values() if name in c), None)
+
+
+def split(payload: bytes, chunk_bytes: int) -> dict[bytes, bytes]:
+    """A payload as {hash: chunk}, in order."""
+    pieces = [payload[i : i + chunk_bytes] for i in range(0, len(payload), chunk_bytes)]
+    return {chunk_hash(piece): piece for piece in pieces}
+
+
+class Copies:
+    """All copies of one node: its own, those it follows, and the genesis vector."""
+
+    def __init__(self, own_key: bytes, genesis_root: bytes) -> None:
+        self._own_key = own_key
+        self._genesis_root = genesis_root
+        self.genesis: PublicCopy | None = None
+        self.own: Followed | None = None
+        self.followed: dict[bytes, Followed] = {}
+        self.chunks = ChunkCache()
+        self._snapshots: OrderedDict[bytes, _Snapshot] = OrderedDict()
+
+    def set_genesis(self, vector: Vector) -> bool:
+        """Take the manifest's first vector float32[d]; False if its root is another."""
+        copy = PublicCopy(vector)
+        if copy_root(copy) != self._genesis_root:
+            return False
+        self.genesis = copy
+        return True
+
+    def vectors(self, without: frozenset[bytes] = frozenset()) -> dict[bytes, Vector]:
+        """Followed copies float32[d] by author, in author order, without some authors."""
+        return {a: self.followed[a].copy.vector for a in sorted(self.followed) if a not in without}
+
+    def answer(self, request: FetchRequest) -> tuple[FetchResponse, bytes]:
+        """What we can give of a request: response and body."""
+        if isinstance(request, ChunkRequest):
+            chunk = self.chunks.get(request.hash)
+            return _slice(chunk, request.offset, request.length)
+        snapshot = self._snapshot(request)
+        if snapshot is None:
+            return FetchResponse("missing"), b""
+        if isinstance(request, LeavesRequest):
+            return _slice(snapshot.leaves, 0, len(snapshot.leaves))
+        start = request.index * FRAME_BYTES
+        return _slice(snapshot.data[start : start + FRAME_BYTES], request.offset, request.length)
+
+    def _snapshot(self, request: LeavesRequest | FrameRequest) -> _Snapshot | None:
+        """The copy with that root as it stood when its leaves were first asked for."""
+        held = self._snapshots.get(request.root)
+        if held is not None:
+            self._snapshots.move_to_end(request.root)
+            return held
+        copy = self._standing(request)
+        if copy is None or not isinstance(request, LeavesRequest):
+            return None
+        held = _Snapshot(copy.vector.astype("<f4").tobytes(), b"".join(copy.leaves()))
+        self._snapshots[request.root] = held
+        while len(self._snapshots) > SNAPSHOTS_MAX:
+            self._snapshots.popitem(last=False)
+        return held
+
+    def _standing(self, request: LeavesRequest | FrameRequest) -> PublicCopy | None:
+        if request.root == self._genesis_root:
+            return self.genesis
+        own = request.author == self._own_key
+        followed = self.own if own else self.followed.get(request.author)
+        if followed is None or followed.seq != request.seq or followed.root != request.root:
+            return None
+        return followed.copy
+
+
+def _slice(data: bytes | None, offset: int, length: int) -> tuple[FetchResponse, bytes]:
+    piece = b"" if data is None else data[offset : offset + length]
+    if not piece or data is None:
+        return FetchResponse("missing"), b""
+    return FetchResponse("ok", len(piece), len(data)), piece
+

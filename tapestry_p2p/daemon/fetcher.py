@@ -1,0 +1,185 @@
+"""Gets what the protocol asked for: payloads by chunk hash, whole copies by Merkle root.
+
+Knows connections and copies; decides nothing about streams. Each piece is verified before use and
+may come from any holder; what was already verified is kept when a source fails, so a fetch resumes
+where it broke. The outcome is a root, or one of gossip.events.REASONS.
+"""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import trio
+
+from tapestry_p2p.daemon.copies import Copies, Followed, copy_root
+from tapestry_p2p.gossip.canonical import Malformed
+from tapestry_p2p.gossip.fetch import (
+    BODY_BYTES_MAX,
+    ChunkRequest,
+    FetchRequest,
+    FrameRequest,
+    LeavesRequest,
+    decode_response,
+    encode_request,
+)
+from tapestry_p2p.gossip.header import GENESIS, Header
+from tapestry_p2p.gossip.merkle import HASH_BYTES, chunk_hash, leaf_hash, merkle_root
+from tapestry_p2p.mix.codec import CodecError
+from tapestry_p2p.mix.copy import FRAME_BYTES, PublicCopy, vector_of
+
+log = logging.getLogger("tapestry.fetcher")
+
+BUSY_WAIT_S = 0.005
+BUSY_TRIES = 400
+
+
+class Source(Protocol):
+    """A connection that answers fetches; raises an OSError-like TransportError when it breaks."""
+
+    async def fetch(self, request: bytes, body_bytes_max: int) -> tuple[bytes, bytes]: ...
+
+
+class FetchFailed(Exception):
+    """A fetch came to nothing; ``reason`` is one of gossip.events.REASONS."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+@dataclass
+class Fetcher:
+    """Fetches over ``connections`` (by public key) into ``copies``.
+
+    ``mixing`` is held whenever a copy changes, so that a round never reads half a step.
+    ``unreachable`` is the exception type that a broken source raises.
+    """
+
+    connections: Mapping[bytes, Source]
+    copies: Copies
+    parameters: int
+    norm_max: float
+    chunk_bytes: int
+    unreachable: type[Exception]
+    mixing: trio.Lock = field(default_factory=trio.Lock)
+
+    async def entry(self, author: bytes, header: Header, sources: Sequence[bytes]) -> bytes:
+        """Bring the author's copy from seq-1 to seq; its new root (b"" if the header has none)."""
+        if header.kind == GENESIS:
+            return self._begin(author, header)
+        followed = self.copies.followed.get(author)
+        if followed is None or followed.seq != header.seq - 1:
+            raise FetchFailed("root")
+        payload = await self._payload(header, sources)
+        if self.copies.followed.get(author) is not followed or followed.seq != header.seq - 1:
+            raise FetchFailed("missing")  # replaced meanwhile; the newer job decides
+        try:
+            difference = followed.copy.decoded(header.codec, payload, self.norm_max)
+        except CodecError as error:
+            log.warning("entry %d of %s: %s", header.seq, author.hex()[:8], error)
+            raise FetchFailed("content") from error
+        async with self.mixing:
+            followed.copy.add(difference)
+            followed.seq = header.seq
+            followed.root = copy_root(followed.copy) if header.root else b""
+        if followed.root != header.root:
+            del self.copies.followed[author]
+            raise FetchFailed("root")
+        return followed.root
+
+    async def whole(self, author: bytes, header: Header, sources: Sequence[bytes]) -> bytes:
+        """Replace the author's copy by the vector with the header's root."""
+        data = await self.keyframe(author, header.seq, header.root, sources)
+        try:
+            vector = vector_of(data, self.parameters, self.norm_max)
+        except CodecError as error:
+            raise FetchFailed("content") from error
+        async with self.mixing:
+            followed = Followed(header.seq, PublicCopy(vector), header.root)
+            self.copies.followed[author] = followed
+        return header.root
+
+    async def keyframe(
+        self, author: bytes, seq: int, root: bytes, sources: Sequence[bytes]
+    ) -> bytes:
+        """The 4d bytes of the copy with that root, from the first source that can."""
+        failed = FetchFailed("unreachable")
+        for source in sources:
+            try:
+                return await self._keyframe_from(source, author, seq, root)
+            except FetchFailed as error:
+                failed = error
+        raise failed
+
+    def _begin(self, author: bytes, header: Header) -> bytes:
+        genesis = self.copies.genesis
+        if genesis is None:
+            raise FetchFailed("missing")
+        self.copies.followed[author] = Followed(
+            header.seq, PublicCopy(genesis.vector), copy_root(genesis)
+        )
+        return self.copies.followed[author].root
+
+    async def _payload(self, header: Header, sources: Sequence[bytes]) -> bytes:
+        got: dict[bytes, bytes] = {}
+        failed = FetchFailed("unreachable")
+        for source in sources:
+            try:
+                for index, name in enumerate(header.chunks):
+                    if name not in got:
+                        got[name] = self.copies.chunks.get(name) or await self._chunk(
+                            source, header, index
+                        )
+            except FetchFailed as error:
+                failed = error
+                continue
+            self.copies.chunks.put(got)
+            return b"".join(got[name] for name in header.chunks)
+        raise failed
+
+    async def _chunk(self, source: bytes, header: Header, index: int) -> bytes:
+        length = min(self.chunk_bytes, header.payload_bytes - index * self.chunk_bytes)
+        name = header.chunks[index]
+        chunk = await self._ask(source, ChunkRequest(name, 0, length), length)
+        if chunk_hash(chunk) != name:
+            raise FetchFailed("missing")
+        return chunk
+
+    async def _keyframe_from(self, source: bytes, author: bytes, seq: int, root: bytes) -> bytes:
+        frames = -(-4 * self.parameters // FRAME_BYTES)
+        joined = await self._ask(
+            source, LeavesRequest(author, seq, root), frames * HASH_BYTES
+        )
+        leaves = [joined[i : i + HASH_BYTES] for i in range(0, len(joined), HASH_BYTES)]
+        if merkle_root(leaves) != root:
+            raise FetchFailed("missing")
+        data = bytearray()
+        for index, leaf in enumerate(leaves):
+            length = min(FRAME_BYTES, 4 * self.parameters - index * FRAME_BYTES)
+            request = FrameRequest(author, seq, root, index, 0, length)
+            frame = await self._ask(source, request, length)
+            if leaf_hash(frame) != leaf:
+                raise FetchFailed("missing")
+            data += frame
+        return bytes(data)
+
+    async def _ask(self, source: bytes, request: FetchRequest, length: int) -> bytes:
+        """Exactly ``length`` bytes from ``source``."""
+        if length > BODY_BYTES_MAX:
+            raise FetchFailed("missing")
+        for _ in range(BUSY_TRIES):
+            connection = self.connections.get(source)
+            if connection is None:
+                raise FetchFailed("unreachable")
+            try:
+                head, body = await connection.fetch(encode_request(request), length)
+                response = decode_response(head)
+            except (self.unreachable, Malformed) as error:
+                raise FetchFailed("unreachable") from error
+            if response.status == "ok" and len(body) == response.length == length:
+                return body
+            if response.status != "busy":
+                raise FetchFailed("missing")
+            await trio.sleep(BUSY_WAIT_S)
+        raise FetchFailed("busy")

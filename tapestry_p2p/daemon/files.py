@@ -1,0 +1,91 @@
+"""Files that survive a crash: atomic replace, a digest on everything, two generations.
+
+Knows bytes and paths; not what they mean. ``write_file`` is durable when it returns. ``Pair``
+keeps the last two versions, so that a torn or flipped one costs one step back, never all.
+"""
+
+import hashlib
+import os
+from pathlib import Path
+
+_MAGIC = b"TPSTRY1\n"
+_HEAD_BYTES = len(_MAGIC) + 8 + 32
+
+
+class Damaged(Exception):
+    """A file is torn, flipped, or not ours."""
+
+
+def sync_directory(path: Path) -> None:
+    """Make a rename inside ``path`` durable."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def seal(number: int, body: bytes) -> bytes:
+    """``body`` with magic, generation number and SHA-256 in front."""
+    tail = number.to_bytes(8, "big") + body
+    return _MAGIC + hashlib.sha256(tail).digest() + tail
+
+
+def unseal(data: bytes) -> tuple[int, bytes]:
+    """(generation number, body); Damaged if a single bit is not as it was written."""
+    if len(data) < _HEAD_BYTES or not data.startswith(_MAGIC):
+        raise Damaged("not a file of ours, or cut short")
+    digest, tail = data[len(_MAGIC) : len(_MAGIC) + 32], data[len(_MAGIC) + 32 :]
+    if hashlib.sha256(tail).digest() != digest:
+        raise Damaged("its digest does not match")
+    return int.from_bytes(tail[:8], "big"), tail[8:]
+
+
+def write_file(path: Path, data: bytes, mode: int = 0o600) -> None:
+    """Replace ``path`` by ``data`` atomically and durably. OSError if the disk refuses."""
+    temporary = path.with_name(path.name + ".new")
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
+    try:
+        with os.fdopen(fd, "wb", closefd=False) as file:
+            file.write(data)
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+    os.replace(temporary, path)
+    sync_directory(path.parent)
+
+
+class Pair:
+    """One document in two generations, ``path.0`` and ``path.1``, written in turn."""
+
+    def __init__(self, path: Path) -> None:
+        self._paths = (path.with_name(path.name + ".0"), path.with_name(path.name + ".1"))
+        self._number = -1
+        self.fell_back = False
+
+    def load(self) -> bytes | None:
+        """The newest whole generation, or None if there is none.
+
+        ``fell_back`` is then True if a generation was found damaged.
+        """
+        best: tuple[int, bytes] | None = None
+        for path in self._paths:
+            try:
+                found = unseal(path.read_bytes())
+            except FileNotFoundError:
+                continue
+            except (Damaged, OSError):
+                self.fell_back = True
+                continue
+            if best is None or found[0] > best[0]:
+                best = found
+        if best is None:
+            return None
+        self._number = best[0]
+        return best[1]
+
+    def save(self, body: bytes) -> None:
+        """Write the next generation over the older one."""
+        number = self._number + 1
+        write_file(self._paths[number % 2], seal(number, body))
+        self._number = number

@@ -1,0 +1,91 @@
+"""What we refuse libp2p before a byte of a stranger counts: versions, protocols, unbounded reads.
+
+Knows libp2p's private names and checks them at start; transport.py is its only user. We drive
+libp2p's Noise, Yamux and multistream-select under our own accept loop, without its Swarm: the
+Swarm's lost inbound slots, peer blocks and handler crashes do not exist here. What remains:
+
+* multistream-select reads a length without a bound: replaced by a reader limited to 1,024 bytes.
+* plaintext, secio, tls, mplex: never registered, so they get ``na``.
+* idle or slow strangers: at most 32 unauthenticated sockets, each with a handshake deadline.
+"""
+
+import importlib.metadata
+import inspect
+
+import trio
+from libp2p.io.exceptions import IncompleteReadError
+from libp2p.protocol_muxer import multiselect_communicator
+from libp2p.stream_muxer.yamux.yamux import Yamux
+
+from tapestry_p2p.errors import VERSION, TapestryError
+
+LIBP2P_VERSION = "0.8.1"
+DELIM_BYTES_MAX = 1024  # a multistream line; the longest honest one has 40 bytes
+UNAUTHENTICATED_MAX = 32
+HANDSHAKE_DEADLINE_S = 5.0
+INBOUND_STREAMS_MAX = 16  # per connection; an honest peer keeps four
+
+
+def install() -> None:
+    """Check the installed libp2p and put the bounded reader in place; TapestryError if unknown."""
+    found = importlib.metadata.version("libp2p")
+    names = hasattr(multiselect_communicator, "read_delim") and "secured_conn" in (
+        inspect.signature(Yamux.__init__).parameters
+    )
+    if found != LIBP2P_VERSION or not names:
+        raise TapestryError(
+            f"libp2p {found} is installed, this release is made for {LIBP2P_VERSION}: "
+            f"pip install libp2p=={LIBP2P_VERSION}",
+            VERSION,
+        )
+    setattr(multiselect_communicator, "read_delim", read_delim_bounded)  # noqa: B010
+
+
+async def read_delim_bounded(reader: object) -> bytes:
+    """One multistream line of at most ``DELIM_BYTES_MAX`` bytes, without its newline.
+
+    Raises IncompleteReadError (which multistream-select turns into its own error) at the end of
+    the stream, on an over-long claim, or without the newline.
+    """
+    read = getattr(reader, "read")  # noqa: B009
+    length, shift = 0, 0
+    while True:
+        byte = await read(1)
+        if not byte:
+            raise IncompleteReadError("the stream ended in a length")
+        length |= (byte[0] & 0x7F) << shift
+        shift += 7
+        if length > DELIM_BYTES_MAX or shift > 14:
+            raise IncompleteReadError("a multistream line is too long")
+        if not byte[0] & 0x80:
+            break
+    line = bytearray()
+    while len(line) < length:
+        part = await read(length - len(line))
+        if not part:
+            raise IncompleteReadError("the stream ended in a line")
+        line += part
+    if not line.endswith(b"\n"):
+        raise IncompleteReadError("a multistream line has no newline")
+    return bytes(line[:-1])
+
+
+class Gate:
+    """Counts sockets that have not proven who they are; refuses beyond the bound."""
+
+    def __init__(self, bound: int = UNAUTHENTICATED_MAX) -> None:
+        self._limiter = trio.CapacityLimiter(bound)
+        self.refused = 0
+
+    def enter(self, holder: object) -> bool:
+        """Take a place for ``holder``; False if all are taken."""
+        try:
+            self._limiter.acquire_on_behalf_of_nowait(holder)
+        except trio.WouldBlock:
+            self.refused += 1
+            return False
+        return True
+
+    def leave(self, holder: object) -> None:
+        """Give the place back."""
+        self._limiter.release_on_behalf_of(holder)

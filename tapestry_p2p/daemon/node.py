@@ -1,0 +1,632 @@
+"""The node: wires protocol, Loom, copies, store, transport and trainer together. Decides little.
+
+One owner of all state; one order of effects: whatever the protocol asks for is performed one by
+one, and what must be durable is on disk before the next. Three loops: foreign events, trained
+vectors, time. Rounds and copies take turns on one lock (``fetcher.mixing``).
+"""
+
+import functools
+import logging
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+from typing import Any, TypeVar
+
+import numpy as np
+import trio
+
+from tapestry_p2p.daemon.address import Address, parse_address
+from tapestry_p2p.daemon.copies import Copies, Followed, copy_root, split
+from tapestry_p2p.daemon.fetcher import Fetcher, FetchFailed
+from tapestry_p2p.daemon.manifest import Manifest
+from tapestry_p2p.daemon.recovery import Recovered
+from tapestry_p2p.daemon.store import FollowedCopy, LoggedEntry, Store
+from tapestry_p2p.daemon.trainer import TrainedVector, Trainer
+from tapestry_p2p.daemon.transport import Transport, TransportError
+from tapestry_p2p.errors import REFUSED, TapestryError
+from tapestry_p2p.gossip import effects as ef
+from tapestry_p2p.gossip import events as ev
+from tapestry_p2p.gossip.canonical import Malformed
+from tapestry_p2p.gossip.fetch import FetchResponse, decode_request, encode_response
+from tapestry_p2p.gossip.header import DIFFERENCE, GENESIS, PROFILE, RESUME, decode_signed
+from tapestry_p2p.gossip.identity import Identity, peer_id_of, public_key_of
+from tapestry_p2p.gossip.profile import Profile, encode_profile
+from tapestry_p2p.gossip.protocol import Protocol
+from tapestry_p2p.gossip.settings import Settings
+from tapestry_p2p.mix.codec import Vector, payload_bytes
+from tapestry_p2p.mix.copy import PublicCopy
+from tapestry_p2p.mix.loom import Loom, LoomSettings, Proposal
+
+log = logging.getLogger("tapestry.node")
+T = TypeVar("T")
+
+TICK_S = 0.25
+ASK_DEADLINE_S = 10.0  # a restarted node waits so long for somebody to show it its own head
+SETTLE_S = 0.5  # and so long for others, once one has answered
+DISK_RETRY_S = 2.0
+SAVE_SHARE = 20  # saving may take 1/20 of the time
+COPIES_EVERY_S = 30.0
+ROOT_ALWAYS_BELOW = 10_000_000  # parameters; larger copies state a root every keyframe_every
+THREAD_ABOVE = 500_000  # parameters; smaller rounds are quicker than a thread switch
+EVENTS_MAX = 4096
+
+
+@dataclass(frozen=True)
+class NodeOptions:
+    """This machine's part: who we are, where we listen, how long we run."""
+
+    name: str = ""
+    languages: tuple[str, ...] = ()
+    listen: tuple[Address, ...] = ()
+    announce: tuple[Address, ...] = ()
+    bootstrap: tuple[Address, ...] = ()
+    inner_steps: int = 0  # 0: the manifest's
+    rounds: int = 0  # 0: for ever
+    wait: bool = False  # train only after ``go`` (testnets)
+    hold: dict[str, int] = field(default_factory=dict)  # peer id -> deliver its frames n at a time
+    tap: Path | None = None  # file that gets a copy of every byte we send (tests)
+
+
+class Node:
+    """A running member. ``run`` returns when ``stop`` was called."""
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        options: NodeOptions,
+        identity: Identity,
+        seed: bytes,
+        store: Store,
+        recovered: Recovered,
+        make_trainer: Callable[["Node"], Trainer] | None,
+        random: Random,
+    ) -> None:
+        self.manifest, self.options, self.identity = manifest, options, identity
+        self.store = store
+        self.key = identity.public_key
+        self.started_at = 0.0
+        self.loom: Loom[bytes] | None = None
+        self.round = recovered.round
+        self.last_report: dict[str, Any] = {}
+        self.fault = ""  # what keeps us from working right now, in plain words
+        self.finished = trio.Event()
+        self.go = trio.Event()
+        if not options.wait:
+            self.go.set()
+        self.entries_published = 0
+        self.entry_bytes = 0  # own headers and payloads of differences
+        self.payload_bytes = 0
+        self._recovered = recovered
+        self._random = random
+        self.protocol = self._make_protocol(recovered)
+        tap = options.tap
+        self.transport = Transport(seed, self, tap=None if tap is None else _appender(tap))
+        self.copies = Copies(self.key, bytes.fromhex(manifest.genesis.root))
+        self.fetcher = Fetcher(
+            self.transport.connections,
+            self.copies,
+            manifest.schema.parameters,
+            manifest.limits.norm_max,
+            manifest.limits.chunk_bytes_max,
+            TransportError,
+        )
+        self.trainer = make_trainer(self) if make_trainer else None
+        self._events_in, self._events_out = trio.open_memory_channel[ev.Event](EVENTS_MAX)
+        self._effects = trio.Lock()
+        self._stop = trio.Event()
+        self._nursery: trio.Nursery | None = None
+        self._payload = b""
+        self._unapplied: dict[int, Vector] = {}
+        self._held: dict[bytes, list[tuple[str, bytes]]] = {}
+        self._saved_at = self._save_took = 0.0
+        self._resuming = False
+        self._greeted = trio.Event()
+        self.mixed: dict[str, Any] = {"authors": [], "tau": None}
+
+    # -- life
+
+    def _make_protocol(self, recovered: Recovered) -> Protocol:
+        m = self.manifest
+        bootstrap: dict[bytes, list[str]] = {}
+        for address in self.options.bootstrap:
+            plain = str(Address(address.kind, address.host, address.port))
+            bootstrap.setdefault(public_key_of(address.peer_id), []).append(plain)
+        bootstrap.pop(self.key, None)
+        settings = Settings(
+            network=m.network_id,
+            codecs={m.streams.codec: payload_bytes(m.streams.codec, m.schema.parameters)},
+            genesis_root=bytes.fromhex(m.genesis.root),
+            wire=m.network.wire,
+            ring=m.streams.ring,
+            chunk_bytes_max=m.limits.chunk_bytes_max,
+            all_to_all_max=m.mixing.all_to_all_max,
+            entries_per_minute_max=m.limits.entries_per_minute_max,
+            bootstrap=tuple((key, tuple(found)) for key, found in bootstrap.items()),
+        )
+        return Protocol(
+            settings,
+            self.key,
+            self.identity.sign,
+            self._random,
+            recovered.known,
+            at=trio.current_time(),
+            mute=recovered.seq >= 0 or recovered.rolled_back,
+        )
+
+    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Listen, gossip, train, mix; until ``stop``. Raises TapestryError for the operator."""
+        self.started_at = trio.current_time()
+        await self.transport.listen(self.options.listen)
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            await nursery.start(self.transport.serve)
+            self._restore_copies()
+            nursery.start_soon(self._event_loop)
+            nursery.start_soon(self._ticker)
+            nursery.start_soon(self._keep_copies)
+            if self.trainer is not None:
+                nursery.start_soon(self._round_loop, self.trainer)
+                nursery.start_soon(self.trainer.run)
+            if self.protocol.mute:
+                nursery.start_soon(self._ask_then_speak, ASK_DEADLINE_S)
+            task_status.started()
+            await self._stop.wait()
+            await self._end()
+            nursery.cancel_scope.cancel()
+
+    async def run_and_then(
+        self,
+        after: Callable[[], None],
+        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """``run``, then call ``after``."""
+        await self.run(task_status)
+        after()
+
+    def announced(self) -> list[Address]:
+        """Where peers may reach us: the announced hosts with the ports we listen on."""
+        found: list[Address] = []
+        for bound in self.transport.addresses:
+            if bound.host not in ("0.0.0.0", "::"):
+                found.append(bound)
+            found += [
+                Address(a.kind, a.host, a.port or bound.port) for a in self.options.announce
+            ]
+        return list(dict.fromkeys(found))[:8]
+
+    def stop(self) -> None:
+        """Begin to end: the trainer saves, the state is saved, connections are cut."""
+        self._stop.set()
+
+    async def _end(self) -> None:
+        with trio.move_on_after(4.0):
+            if self.trainer is not None:
+                await self.trainer.stop()
+                await self.trainer.stopped.wait()
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + 10.0):
+            async with self.fetcher.mixing:
+                await self._save_own()
+                await self._save_copies()
+
+    def _restore_copies(self) -> None:
+        r = self._recovered
+        if r.copy is not None:
+            self.copies.own = Followed(r.seq, PublicCopy(r.copy), copy_root(PublicCopy(r.copy)))
+        for followed in r.copies:
+            copy = PublicCopy(followed.vector)
+            self.copies.followed[followed.author] = Followed(followed.seq, copy, copy_root(copy))
+        for entry in r.entries[-self.manifest.streams.ring :]:
+            chunks = split(entry.payload, self.manifest.limits.chunk_bytes_max)
+            self.copies.chunks.put_own(entry.seq, chunks, self.manifest.streams.ring)
+
+    # -- what the transport tells us
+
+    async def connected(self, peer: bytes, address: str) -> None:
+        """A connection is up."""
+        log.info("connected to %s at %s", peer_id_of(peer), address)
+        await self._events_in.send(ev.Connected(peer, trio.current_time()))
+
+    async def disconnected(self, peer: bytes) -> None:
+        """The connection is gone."""
+        log.info("disconnected from %s", peer_id_of(peer))
+        self._held.pop(peer, None)
+        await self._events_in.send(ev.Disconnected(peer, trio.current_time()))
+
+    async def message(self, peer: bytes, channel: str, data: bytes) -> None:
+        """A hello or sync frame; waits while we are behind, which slows the sender down."""
+        batch = self.options.hold.get(peer_id_of(peer), 0) if self.options.hold else 0
+        if batch > 1 and channel == "sync":
+            held = self._held.setdefault(peer, [])
+            held.append((channel, data))
+            if len(held) < batch:
+                return
+            frames, self._held[peer] = held, []
+        else:
+            frames = [(channel, data)]
+        for name, frame in frames:
+            await self._events_in.send(ev.Message(peer, name, frame, trio.current_time()))
+
+    async def serve(self, peer: bytes, request: bytes, busy: bool) -> tuple[bytes, bytes]:
+        """Answer a fetch request."""
+        if busy:
+            return encode_response(FetchResponse("busy")), b""
+        try:
+            response, body = self.copies.answer(decode_request(request))
+        except Malformed:
+            return encode_response(FetchResponse("refused")), b""
+        return encode_response(response), body
+
+    # -- events and effects
+
+    async def _event_loop(self) -> None:
+        async for event in self._events_out:
+            await self.act(event)
+            if self.protocol.greeted():
+                self._greeted.set()
+
+    async def _ticker(self) -> None:
+        while True:
+            await trio.sleep(TICK_S)
+            await self.act(ev.Tick(trio.current_time()))
+
+    async def act(self, event: ev.Event) -> None:
+        """Let the protocol judge an event, and perform what it asks for, in order."""
+        async with self._effects:
+            for effect in self.protocol.step(event):
+                await self._perform(effect)
+
+    async def _perform(self, effect: ef.Effect) -> None:
+        assert self._nursery is not None
+        match effect:
+            case ef.Send(peer, channel, data):
+                connection = self.transport.connections.get(peer)
+                if connection is not None:
+                    connection.send(channel, data)
+            case ef.Persist():
+                await self._persist(effect)
+            case ef.Arrived(author, seq):
+                if self.loom is not None:
+                    self.loom.arrived(author, seq)
+            case ef.Fetch() | ef.FetchKeyframe():
+                self._nursery.start_soon(self._fetch, effect)
+            case ef.Advanced(author, signed):
+                followed = self.copies.followed.get(author)
+                if followed is not None:
+                    followed.seq = signed.header.seq
+            case ef.Unfollow(author, reason):
+                log.info("no longer following %s: %s", peer_id_of(author), reason)
+                self._forget(author)
+            case ef.Dial(peer, addresses):
+                self._nursery.start_soon(self._dial, peer, addresses)
+            case ef.Drop(peer, reason):
+                log.warning("dropping %s: %s", peer_id_of(peer), reason)
+                connection = self.transport.connections.get(peer)
+                if connection is not None:
+                    connection.abort(reason)
+            case ef.OwnHead(signed):
+                log.warning("a peer knows entry %d of ours, we do not", signed.header.seq)
+                if not self._resuming:
+                    self._nursery.start_soon(self._ask_then_speak, ASK_DEADLINE_S)
+            case ef.CloneSeen():
+                raise TapestryError(
+                    "another running daemon signs with this key: stop one of them, or give one a "
+                    "key of its own (tapestry init in another TAPESTRY_HOME)",
+                    REFUSED,
+                )
+            case ef.Forked(author):
+                log.warning("%s signed two entries with one number: weight 0", peer_id_of(author))
+            case ef.ProfileDue():
+                self._nursery.start_soon(self._publish_profile)
+
+    async def _persist(self, effect: ef.Persist) -> None:
+        if effect.record == "own":
+            signed = decode_signed(effect.data)
+            payload = self._payload if signed.header.kind == DIFFERENCE else effect.payload
+            entry = LoggedEntry(effect.seq, effect.data, payload)
+            await self._until_stored(functools.partial(self.store.append_entry, entry))
+            self.entries_published += 1
+            if signed.header.kind == DIFFERENCE:
+                self.entry_bytes += len(effect.data) + len(payload)
+                self.payload_bytes += len(payload)
+        else:
+            await self._until_stored(
+                functools.partial(self.store.save_known, self.protocol.snapshot().encode())
+            )
+
+    async def _until_stored(self, write: Callable[[], None]) -> None:
+        """Write, in a thread; while the disk refuses, say so and try again."""
+        while True:
+            try:
+                await trio.to_thread.run_sync(write)
+                self.fault = ""
+                return
+            except OSError as error:
+                self.fault = f"cannot write to {self.store.directory}: {error.strerror}"
+                log.error("%s; trying again", self.fault)
+                await trio.sleep(DISK_RETRY_S)
+
+    async def _dial(self, peer: bytes, addresses: tuple[str, ...]) -> None:
+        parsed = []
+        for text in addresses:
+            try:
+                parsed.append(parse_address(text))
+            except ValueError:
+                log.debug("%s names an address we cannot dial", peer_id_of(peer))
+        if not await self.transport.dial(peer, parsed):
+            await self._events_in.send(ev.DialFailed(peer, trio.current_time()))
+
+    async def _fetch(self, effect: ef.Fetch | ef.FetchKeyframe) -> None:
+        author, header = effect.author, effect.signed_header.header
+        held = self.copies.followed.get(author)
+        event: ev.Event
+        try:
+            if held is not None and held.seq == header.seq and isinstance(effect, ef.Fetch):
+                root = held.root
+            elif isinstance(effect, ef.Fetch):
+                root = await self.fetcher.entry(author, header, effect.sources)
+            else:
+                root = await self.fetcher.whole(author, header, effect.sources)
+            if self.loom is not None:
+                self.loom.decoded(author, header.seq)
+            event = ev.Applied(author, header.seq, root, trio.current_time())
+        except FetchFailed as error:
+            log.debug("entry %d of %s: %s", header.seq, author.hex()[:8], error.reason)
+            event = ev.ApplyFailed(author, header.seq, error.reason, trio.current_time())
+        await self.act(event)
+
+    def _forget(self, author: bytes) -> None:
+        self.copies.followed.pop(author, None)
+        if self.loom is not None:
+            self.loom.forget(author)
+        self.store.drop_copy(author)
+
+    # -- our own stream
+
+    async def _ask_then_speak(self, deadline_s: float) -> None:
+        """Stay mute until a neighbour has shown what it holds of our stream; resume if need be."""
+        self._resuming = True
+        try:
+            alone = not self.protocol.followed() and not self.protocol.settings.bootstrap
+            wait = math.inf if self._recovered.rolled_back and not alone else deadline_s
+            if not alone:
+                with trio.move_on_after(wait):
+                    await self._greeted.wait()
+                    await trio.sleep(SETTLE_S)
+            await self.act(ev.Unmute(trio.current_time()))
+            rolled_back = self._recovered.rolled_back and self.protocol.own_highest is not None
+            if self.protocol.must_resume or rolled_back:
+                while self.copies.own is None:
+                    await trio.sleep(TICK_S)
+                await self._resume(self.copies.own)
+        finally:
+            self._resuming = False
+
+    async def _resume(self, own: Followed) -> None:
+        async with self.fetcher.mixing:
+            own.root = copy_root(own.copy)
+            await self._publish(
+                ev.Publish(RESUME, trio.current_time(), root=own.root, round=self.round)
+            )
+            self._recovered.rolled_back = False
+            await self._save_own()
+        log.warning("resumed our stream at entry %d", own.seq)
+
+    async def _publish(self, event: ev.Publish) -> None:
+        """Sign, store, announce one own entry; the own copy then stands at it."""
+        await self.act(event)
+        head = self.protocol.head(self.key)
+        if head is not None and self.copies.own is not None:
+            self.copies.own.seq = head.header.seq
+            self.copies.own.root = event.root or self.copies.own.root
+
+    async def _publish_profile(self) -> None:
+        if self.protocol.mute or self.protocol.must_resume or self.copies.own is None:
+            return
+        addresses = tuple(map(str, self.announced()))
+        profile = Profile(self.options.name, self.options.languages, addresses)
+        root = self.copies.own.root
+        async with self.fetcher.mixing:
+            now = trio.current_time()
+            await self._publish(
+                ev.Publish(PROFILE, now, root=root, payload=encode_profile(profile))
+            )
+
+    async def begin(self, trainer: Trainer, genesis: Vector) -> None:
+        """A trainer said hello: settle the genesis, then tell it where to start."""
+        if not self.copies.set_genesis(genesis):
+            log.warning("this machine makes another first vector; fetching the network's")
+            await self._fetch_genesis()
+        await self.settle_stream()
+        loom = self.loom
+        assert loom is not None
+        self._unapplied.clear()
+        await self.go.wait()
+        steps = self.options.inner_steps or self.manifest.training.inner_steps
+        await trainer.start(loom.x, self.round, self.round * steps)
+        last = self.options.rounds
+        if last and self.round >= last:
+            self.finished.set()
+        else:
+            await trainer.train(self.round + 1, steps, last)
+
+    async def adopt_genesis(self) -> None:
+        """Take the first vector from peers and begin our stream: a member without a trainer."""
+        await self._fetch_genesis()
+        await self.settle_stream()
+
+    async def settle_stream(self) -> None:
+        """Genesis is known: take up our stream, or begin one."""
+        assert self.copies.genesis is not None
+        if self.loom is not None:
+            return
+        own, x = self.copies.own, self._recovered.x
+        if own is None or x is None:
+            own = Followed(-1, PublicCopy(self.copies.genesis.vector), copy_root(self.copies.genesis))
+            x = self.copies.genesis.vector
+            self.copies.own = own
+        self.loom = Loom(self._loom_settings(), x, own.copy)
+        for author, followed in self.copies.followed.items():
+            self.loom.decoded(author, followed.seq)
+        if self.protocol.own_highest is None and not self.protocol.mute:
+            async with self.fetcher.mixing:
+                await self._publish(ev.Publish(GENESIS, trio.current_time(), root=own.root))
+                await self._save_own()
+        await self._publish_profile()
+
+    def _loom_settings(self) -> LoomSettings:
+        m = self.manifest
+        mixing = m.mixing
+        return LoomSettings(
+            rule=mixing.rule,
+            f=mixing.f,
+            gamma=mixing.gamma,
+            mu=mixing.mu,
+            rho=mixing.rho,
+            codec=m.streams.codec,
+            ttl=m.streams.ttl,
+            view=mixing.view,
+        )
+
+    async def _fetch_genesis(self) -> None:
+        root = bytes.fromhex(self.manifest.genesis.root)
+        while True:
+            await self._greeted.wait()
+            try:
+                data = await self.fetcher.keyframe(self.key, 0, root, self.protocol.greeted())
+                if self.copies.set_genesis(np.frombuffer(data, "<f4").astype(np.float32)):
+                    return
+            except FetchFailed as error:
+                log.info("nobody could give us the first vector yet: %s", error.reason)
+            await trio.sleep(1.0)
+
+    # -- rounds
+
+    async def _round_loop(self, trainer: Trainer) -> None:
+        async for trained in trainer.vectors():
+            await self._one_round(trainer, trained)
+
+    async def _one_round(self, trainer: Trainer, trained: TrainedVector) -> None:
+        """Mix what was trained, publish the difference, hand back the correction."""
+        record, loom = trained.record, self.loom
+        if loom is None or trained.life != trainer.life:
+            return
+        self._unapplied = {s: c for s, c in self._unapplied.items() if s > record["applied"]}
+        y = trained.vector.copy()
+        for pending in self._unapplied.values():
+            y += pending
+        if self.protocol.mute or self.protocol.must_resume or self.protocol.stopped:
+            loom.x = y  # trained on, published nothing: the next difference holds it all
+            await trainer.correct(record["seq"], np.zeros_like(y))
+            return
+        correction = await self.mix_and_publish(y, record["round"], record["tokens"])
+        self._unapplied[record["seq"]] = correction
+        await trainer.correct(record["seq"], correction)
+        self.last_report = record
+        if record["round"] == self.options.rounds:
+            self.finished.set()
+
+    async def mix_and_publish(self, y: Vector, round_: int, tokens: int) -> Vector:
+        """One round's second half; the correction float32[d] that takes y to the new x."""
+        loom, own = self.loom, self.copies.own
+        assert loom is not None and own is not None
+        zero = frozenset(a for a in self.copies.followed if self.protocol.weight_zero(a))
+        async with self.fetcher.mixing:
+            proposal = await self._in_thread(
+                functools.partial(
+                    loom.propose, y, self.copies.vectors(zero), len(self.protocol.followed())
+                )
+            )
+            await self.publish_difference(proposal.payload, proposal.difference, round_, tokens)
+            loom.commit(proposal)
+            self.round = round_
+            await self._save_own(throttled=True)
+        self._note_mixing(proposal)
+        return proposal.correction
+
+    async def publish_difference(
+        self, payload: bytes, difference: Vector, round_: int, tokens: int
+    ) -> None:
+        """Publish a coded difference of the own copy. The caller then moves the copy by it."""
+        own, streams = self.copies.own, self.manifest.streams
+        assert own is not None
+        chunks = split(payload, self.manifest.limits.chunk_bytes_max)
+        self.copies.chunks.put_own(own.seq + 1, chunks, streams.ring)
+        root = b""
+        if len(own.copy) < ROOT_ALWAYS_BELOW or (own.seq + 1) % streams.keyframe_every == 0:
+            after = PublicCopy(own.copy.vector)
+            after.add(difference)
+            root = await self._in_thread(functools.partial(copy_root, after))
+        self._payload = payload
+        await self._publish(
+            ev.Publish(
+                DIFFERENCE,
+                trio.current_time(),
+                codec=streams.codec,
+                chunks=tuple(chunks),
+                payload_bytes=len(payload),
+                root=root,
+                round=round_,
+                tokens=tokens,
+            )
+        )
+
+    def _note_mixing(self, proposal: Proposal[bytes]) -> None:
+        report = proposal.report
+        self.mixed = {"authors": [], "tau": None}
+        if report is not None:
+            rows = zip(proposal.authors, report.coefficients, report.distances, strict=True)
+            self.mixed = {
+                "tau": report.tau if math.isfinite(report.tau) else None,
+                "authors": [
+                    {"id": peer_id_of(a), "coefficient": round(c, 4), "distance": round(d, 5)}
+                    for a, c, d in rows
+                ],
+            }
+
+    async def _in_thread(self, job: Callable[[], T]) -> T:
+        if self.manifest.schema.parameters < THREAD_ABOVE:
+            return job()
+        return await trio.to_thread.run_sync(job)
+
+    # -- saving
+
+    async def _save_own(self, throttled: bool = False) -> None:
+        """Save x and the own copy; throttled, at most 1/20 of the time goes into it."""
+        loom, own = self.loom, self.copies.own
+        if loom is None or own is None or own.seq < 0:
+            return
+        now = trio.current_time()
+        if throttled and now - self._saved_at < SAVE_SHARE * self._save_took:
+            return
+        save = functools.partial(
+            self.store.save_own, own.seq, self.round, loom.x, own.copy.vector
+        )
+        await self._until_stored(save)
+        self._saved_at = trio.current_time()
+        self._save_took = self._saved_at - now
+
+    async def _keep_copies(self) -> None:
+        while True:
+            await trio.sleep(COPIES_EVERY_S)
+            async with self.fetcher.mixing:
+                await self._save_copies()
+
+    async def _save_copies(self) -> None:
+        known = self.protocol.snapshot()
+        heads = {signed.header.author: signed for signed in known.copies}
+        for author, followed in list(self.copies.followed.items()):
+            head = heads.get(author)
+            if head is not None and head.header.seq == followed.seq:
+                copy = FollowedCopy(author, followed.seq, head.encode(), followed.copy.vector)
+                await self._until_stored(functools.partial(self.store.save_copy, copy))
+        await self._until_stored(functools.partial(self.store.save_known, known.encode()))
+
+
+def _appender(path: Path) -> Callable[[bytes], None]:
+    def append(data: bytes) -> None:
+        with open(path, "ab") as file:
+            file.write(data)
+
+    return append

@@ -1,0 +1,192 @@
+"""``tapestry run``: builds a node from a member's files and runs it until it is told to stop.
+
+Knows files, signals and the order of starting; the node knows the rest. SIGTERM and SIGINT end it
+cleanly; the process's exit code is the TapestryError's.
+"""
+
+import json
+import logging
+import os
+import signal
+import socket
+import sys
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import trio
+
+from tapestry_p2p.daemon import control
+from tapestry_p2p.daemon.address import Address, parse_address
+from tapestry_p2p.daemon.attacker import Attacker
+from tapestry_p2p.daemon.config import Config, load_config, need_data
+from tapestry_p2p.daemon.keyfile import load_key
+from tapestry_p2p.daemon.manifest import Manifest, load_manifest, task_file
+from tapestry_p2p.daemon.node import Node, NodeOptions
+from tapestry_p2p.daemon.paths import Paths
+from tapestry_p2p.daemon.recovery import recover
+from tapestry_p2p.daemon.status import Control
+from tapestry_p2p.daemon.store import Store
+from tapestry_p2p.daemon.trainer import Trainer
+from tapestry_p2p.errors import TapestryError
+from tapestry_p2p.gossip.identity import Identity
+
+log = logging.getLogger("tapestry")
+
+STOP_DEADLINE_S = 4.5
+
+
+def run(paths: Paths) -> None:
+    """Run the member in ``paths`` until a signal or ``stop``. TapestryError for the operator."""
+    manifest = load_manifest(paths.manifest)
+    config = load_config(paths.member)
+    seed = load_key(paths.key)
+    paths.make()
+    task = task_file(manifest, paths.config)
+    data = [] if config.testing.attack else need_data(config, manifest.task.name)
+    logging.basicConfig(
+        level=config.log.level.upper(),
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+        stream=sys.stderr,
+    )
+    logging.getLogger("libp2p").setLevel(logging.CRITICAL)  # it logs what peers send
+    logging.getLogger("tapestry.transport").setLevel(config.log.level.upper())
+    store = Store(paths.state / "store", manifest.streams.ring)
+    try:
+        configure = trainer_configuration(manifest, config, paths, task, data)
+        _unwrapped(_main, manifest, config, paths, seed, store, configure)
+    finally:
+        store.close()
+
+
+def _unwrapped(main: Any, *args: Any) -> None:
+    """trio.run, with the TapestryError inside a group taken out of it."""
+    try:
+        trio.run(main, *args)
+    except BaseExceptionGroup as group:
+        found = _first_error(group)
+        if found is None:
+            raise
+        raise found from group
+
+
+def _first_error(group: BaseExceptionGroup[BaseException]) -> TapestryError | None:
+    for error in group.exceptions:
+        if isinstance(error, TapestryError):
+            return error
+        if isinstance(error, BaseExceptionGroup):
+            found = _first_error(error)
+            if found is not None:
+                return found
+    return None
+
+
+def trainer_configuration(
+    manifest: Manifest,
+    config: Config,
+    paths: Paths,
+    task: Path | None,
+    data: list[Path],
+) -> dict[str, Any]:
+    """The trainer's ``configure`` record (see link.py)."""
+    training, testing = manifest.training, config.testing
+    name = manifest.task.name
+    if task is not None:
+        name = f"{task}:{manifest.task.name.rpartition(':')[2]}"
+    return {
+        "task": name,
+        "options": dict(manifest.task.options),
+        "data": [str(path) for path in data],
+        "seed": manifest.genesis.seed,
+        "threads": config.budget.threads or max(1, len(os.sched_getaffinity(0)) - 1),
+        "state_dir": str(paths.trainer),
+        "cache_dir": str(paths.cache),
+        "text_socket": str(paths.text_socket),
+        "schedule_steps": round(training.schedule_steps * testing.speed),
+        "speed": testing.speed,
+        "judge": json.loads(Path(testing.judge).read_bytes()) if testing.judge else None,
+    }
+
+
+def node_options(config: Config) -> NodeOptions:
+    """The node's part of the member's configuration."""
+    listen = tuple(map(parse_address, config.listen.addresses))
+    announce = tuple(map(parse_address, config.listen.announce)) or reachable(listen)
+    testing = config.testing
+    return NodeOptions(
+        name=config.member.name,
+        languages=tuple(config.member.languages)[:8],
+        listen=listen,
+        announce=announce,
+        bootstrap=tuple(map(parse_address, config.bootstrap.peers)),
+        inner_steps=testing.inner_steps,
+        rounds=testing.rounds,
+        wait=testing.wait,
+        hold=dict(testing.hold),
+        tap=Path(testing.tap) / "sent.bin" if testing.tap else None,
+    )
+
+
+def reachable(listen: tuple[Address, ...]) -> tuple[Address, ...]:
+    """Hosts that stand for 0.0.0.0 and ::, port 0 (the port comes with listening)."""
+    hosts: list[Address] = []
+    for address in listen:
+        if address.host == "0.0.0.0":
+            hosts += [Address("ip4", host, 0) for host in (_outward(), "127.0.0.1") if host]
+    return tuple(dict.fromkeys(hosts))
+
+
+def _outward() -> str:
+    """Our address on the way out, by asking the routing table; nothing is sent. '' if none."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        try:
+            sock.connect(("192.0.2.1", 9))  # a documentation address, for its route only
+            return str(sock.getsockname()[0])
+        except OSError:
+            return ""
+
+
+async def _main(
+    manifest: Manifest,
+    config: Config,
+    paths: Paths,
+    seed: bytes,
+    store: Store,
+    configure: dict[str, Any],
+) -> None:
+    found = recover(store, manifest.schema.parameters, manifest.limits.norm_max)
+    attack = config.testing.attack
+
+    def make_trainer(node: Node) -> Trainer:
+        return Trainer(
+            configure,
+            paths.trainer / "trainer.log",
+            node.begin,
+            manifest.schema.parameters,
+            manifest.schema.hash,
+        )
+
+    node = Node(
+        manifest,
+        node_options(config),
+        Identity(seed),
+        seed,
+        store,
+        found,
+        None if attack else make_trainer,
+        Random(os.urandom(16)),
+    )
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_obey_signals, node)
+        await nursery.start(control.serve, paths.control_socket, Control(node).answer)
+        await nursery.start(node.run_and_then, nursery.cancel_scope.cancel)
+        if attack:
+            nursery.start_soon(Attacker(node, attack).run)
+        log.info("running as %s", node.identity.peer_id)
+
+
+async def _obey_signals(node: Node) -> None:
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async for number in signals:
+            log.info("signal %d: stopping", number)
+            node.stop()

@@ -1,0 +1,197 @@
+"""What a node says of itself over the control socket: plain facts, no data, no secrets.
+
+Reads the node; changes nothing but on ``go`` and ``stop``. Names that peers chose are passed on as
+they are bounded in their profiles; whoever prints them escapes them.
+"""
+
+import time
+from typing import Any
+
+import trio
+
+from tapestry_p2p import __version__
+from tapestry_p2p.daemon.address import Address, parse_address
+from tapestry_p2p.daemon.copies import copy_root
+from tapestry_p2p.daemon.invite import Invite
+from tapestry_p2p.daemon.node import Node
+from tapestry_p2p.errors import USAGE, TapestryError
+from tapestry_p2p.gossip.identity import peer_id_of
+from tapestry_p2p.mix.topology import certificate, enough_live
+
+
+def memory_mb(pid: int | str = "self") -> float:
+    """Resident memory of a process in MB (10^6 bytes); 0 if it is gone."""
+    try:
+        with open(f"/proc/{pid}/statm") as file:
+            return int(file.read().split()[1]) * 4096 / 1e6
+    except (OSError, IndexError, ValueError):
+        return 0.0
+
+
+class Control:
+    """Answers the verbs of the control socket."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._verbs = {
+            "status": self._status,
+            "peers": self._peers,
+            "copies": self._copies,
+            "invite": self._invite,
+            "go": self._go,
+            "stop": self._stop,
+        }
+
+    async def answer(self, request: dict[str, Any]) -> dict[str, Any]:
+        """One request's answer. TapestryError (2) for an unknown verb."""
+        verb = self._verbs.get(str(request.get("do")))
+        if verb is None:
+            raise TapestryError(f"do must be one of {', '.join(sorted(self._verbs))}", USAGE)
+        return verb()
+
+    def _go(self) -> dict[str, Any]:
+        self._node.go.set()
+        return {"ok": True}
+
+    def _stop(self) -> dict[str, Any]:
+        self._node.stop()
+        return {"ok": True}
+
+    def _status(self) -> dict[str, Any]:
+        node = self._node
+        state, traffic = self._trainer(), node.transport.traffic
+        live = 1 + sum(self._fresh(author) for author in node.copies.followed)
+        statistics = node.protocol.statistics()
+        own = node.copies.own
+        return {
+            "version": __version__,
+            "id": peer_id_of(node.key),
+            "name": node.options.name,
+            "network": node.manifest.network.name,
+            "network_id": node.manifest.network_id.hex(),
+            "state": self._state(),
+            "fault": node.fault,
+            "uptime_s": round(trio.current_time() - node.started_at, 1),
+            "round": node.round,
+            "rounds": node.options.rounds,
+            "finished": node.finished.is_set(),
+            "seq": own.seq if own else -1,
+            "peers": len(node.transport.connections),
+            "members": len(node.protocol.members()),
+            "following": len(node.copies.followed),
+            "live": live,
+            "mixing": enough_live(live, node.manifest.mixing.f),
+            "rule": node.manifest.mixing.rule,
+            "tolerate": node.manifest.mixing.f,
+            "certificate": certificate(
+                max(1, len(node.protocol.followed()) + 1), node.manifest.mixing.f
+            ),
+            "trainer": state,
+            "trainer_isolated": state.get("isolated", False),
+            "isolation": state.get("isolation", "no trainer"),
+            "mixed": node.mixed,
+            "verdicts": {k: v for k, v in statistics.items() if k != "tables"},
+            "tables": statistics["tables"],
+            "entries_published": node.entries_published,
+            "entry_bytes": node.entry_bytes,
+            "payload_bytes_sent": node.payload_bytes,
+            "bytes_sent": traffic.sent,
+            "bytes_received": traffic.received,
+            "useful_bytes_sent": traffic.useful_sent,
+            "node_rss_mb": round(memory_mb(), 1),
+            "cpu_s": round(time.process_time(), 2),
+        }
+
+    def _state(self) -> str:
+        node = self._node
+        if node.fault:
+            return "degraded"
+        if node.protocol.stopped:
+            return f"stopped: {node.protocol.stopped}"
+        if node.protocol.mute or node.protocol.must_resume:
+            return "asking peers what they know of us"
+        if node.finished.is_set():
+            return "finished"
+        if node.loom is None:
+            return "starting"
+        if node.trainer is not None and not node.trainer.state.running:
+            return "trainer is being restarted"
+        return "training"
+
+    def _trainer(self) -> dict[str, Any]:
+        trainer = self._node.trainer
+        if trainer is None:
+            return {}
+        s = trainer.state
+        return {
+            "running": s.running,
+            "pid": s.pid,
+            "isolated": s.isolated,
+            "isolation": s.isolation,
+            "restarts": s.restarts,
+            "last_failure": s.last_failure,
+            "steps": s.steps,
+            "tokens": s.tokens,
+            "loss": s.loss,
+            "seconds": round(s.seconds, 3),
+            "busy_s": round(s.busy_s, 3),
+            "rss_mb": round(memory_mb(s.pid), 1) if s.running else 0.0,
+        }
+
+    def _fresh(self, author: bytes) -> bool:
+        loom = self._node.loom
+        return (
+            loom is not None and loom.fresh(author) and not self._node.protocol.weight_zero(author)
+        )
+
+    def _peers(self) -> dict[str, Any]:
+        node = self._node
+        mixed = {row["id"]: row for row in node.mixed["authors"]}
+        rows = []
+        members = node.protocol.members()
+        for key in sorted({*members, *node.transport.connections} - {node.key}):
+            profile = members.get(key)
+            connection = node.transport.connections.get(key)
+            followed = node.copies.followed.get(key)
+            head = node.protocol.head(key)
+            peer_id = peer_id_of(key)
+            rows.append(
+                {
+                    "id": peer_id,
+                    "name": profile.name if profile else "",
+                    "languages": list(profile.languages) if profile else [],
+                    "connected": connection is not None,
+                    "address": connection.address if connection else "",
+                    "head": head.header.seq if head else -1,
+                    "copy": followed.seq if followed else -1,
+                    "round": head.header.round if head else 0,
+                    "fresh": self._fresh(key),
+                    "weight_zero": node.protocol.weight_zero(key),
+                    "coefficient": mixed.get(peer_id, {}).get("coefficient"),
+                    "distance": mixed.get(peer_id, {}).get("distance"),
+                }
+            )
+        return {"peers": rows}
+
+    def _copies(self) -> dict[str, Any]:
+        """Where every copy stands, with roots computed from memory now."""
+        node = self._node
+        own = node.copies.own
+        return {
+            "own": {"seq": own.seq, "root": copy_root(own.copy).hex()} if own else None,
+            "followed": {
+                peer_id_of(author): {"seq": f.seq, "root": copy_root(f.copy).hex()}
+                for author, f in node.copies.followed.items()
+            },
+        }
+
+    def _invite(self) -> dict[str, Any]:
+        node = self._node
+        ours = peer_id_of(node.key)
+        own = [Address(a.kind, a.host, a.port, ours) for a in node.announced()]
+        others = []
+        for key, profile in node.protocol.members().items():
+            if key != node.key:
+                others += [f"{text}/p2p/{peer_id_of(key)}" for text in profile.addresses[:1]]
+        found = [*own, *map(parse_address, others[:4])]
+        return {"link": str(Invite(node.manifest.network_id, tuple(found[:8])))}

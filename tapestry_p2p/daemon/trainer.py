@@ -1,0 +1,258 @@
+"""The trainer process as the node sees it: started, fed, restarted, stopped. Knows the link only.
+
+The trainer holds the private data and has no network; the node holds the network and no data.
+Whatever comes back is checked by link.py's closed schema. A trainer that dies is started again
+from the node's vector, with backoff; the node stays in the network meanwhile.
+"""
+
+import contextlib
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import trio
+
+from tapestry_p2p import link
+from tapestry_p2p.errors import BAD_CONFIG, TapestryError
+from tapestry_p2p.mix.codec import Vector
+
+log = logging.getLogger("tapestry.trainer")
+
+HELLO_DEADLINE_S = 300.0  # importing JAX and building a big model on a busy machine
+BACKOFF_S = (1.0, 2.0, 5.0, 15.0, 60.0)
+CALM_S = 300.0  # so long without a failure and the backoff starts over
+STOP_S = 3.0
+
+# code -> (what the user is told, whether a restart could help)
+FAILURES = {
+    "data_missing": ("a data file is missing: correct [data] paths", False),
+    "data_too_small": ("the data is smaller than one batch: add text or lower batch_size", False),
+    "data_unreadable": ("a data file cannot be read: check its owner and mode", False),
+    "task_not_found": ("the task was not found: check [task] name in network.toml", False),
+    "task_error": ("the task raised an error", True),
+    "nonfinite": ("the loss was not a number three times in a row", True),
+    "start_too_far": ("the vector to start from was too far from the last one", True),
+    "link": ("node and trainer misunderstood each other", True),
+}
+
+
+@dataclass(slots=True)
+class TrainerState:
+    """What ``status`` shows of the trainer."""
+
+    running: bool = False
+    pid: int = 0
+    isolated: bool = False
+    isolation: str = "not started"
+    restarts: int = 0
+    last_failure: str = ""
+    steps: int = 0
+    tokens: int = 0
+    loss: float = 0.0
+    seconds: float = 0.0
+    busy_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class TrainedVector:
+    """One round's y float32[d] as the trainer handed it over, and its record."""
+
+    vector: Vector
+    record: dict[str, Any]
+    life: int  # which of the processes it came from
+
+
+Begin = Callable[["Trainer", Vector], Awaitable[None]]
+
+
+@dataclass
+class Trainer:
+    """Owns the process. ``run`` lives in the node's nursery; ``vectors`` yields each round's y.
+
+    ``begin`` is awaited after every hello with the genesis vector float32[d]; it says where to
+    start and what to train (``start`` and ``train``), on a restart too.
+    """
+
+    configure: dict[str, Any]
+    log_path: Path
+    begin: Begin
+    parameters: int
+    schema: str
+    state: TrainerState = field(default_factory=TrainerState)
+
+    def __post_init__(self) -> None:
+        self._send, self._receive = trio.open_memory_channel[TrainedVector](2)
+        self._sock: socket.socket | None = None
+        self._shared: link.SharedVectors | None = None
+        self._stopping = False
+        self.life = 0
+        self.stopped = trio.Event()
+
+    async def vectors(self) -> AsyncIterator[TrainedVector]:
+        """Every vector that a trainer hands over, whichever process it came from."""
+        async for trained in self._receive:
+            yield trained
+
+    async def start(self, vector: Vector, round_: int, step: int) -> None:
+        """Hand over the vector float32[d] to begin from."""
+        await self._put({"t": "start", "seq": 0, "round": round_, "step": step}, vector)
+
+    async def train(self, round_: int, steps: int, last_round: int) -> None:
+        """Order rounds ``round_`` .. ``last_round`` (0: for ever) of ``steps`` inner steps."""
+        await self._order({"t": "train", "round": round_, "steps": steps, "last_round": last_round})
+
+    async def correct(self, seq: int, correction: Vector) -> None:
+        """Answer vector ``seq`` by a correction float32[d] to add."""
+        await self._put({"t": "correct", "seq": seq}, correction)
+
+    async def stop(self) -> None:
+        """Ask it to save and end; ``run`` then returns."""
+        self._stopping = True
+        await self._order({"t": "stop"})
+
+    async def run(self) -> None:
+        """Keep a trainer alive until ``stop``. TapestryError if a restart cannot help."""
+        failures = 0
+        while not self._stopping:
+            began = trio.current_time()
+            code = await self._one_life()
+            if self._stopping:
+                break
+            text, curable = FAILURES.get(code, ("the trainer ended without a word", True))
+            self.state.last_failure = text
+            if not curable:
+                raise TapestryError(f"{text} (details: {self.log_path})", BAD_CONFIG)
+            failures = 1 if trio.current_time() - began > CALM_S else failures + 1
+            wait = BACKOFF_S[min(failures, len(BACKOFF_S)) - 1]
+            log.warning("trainer ended (%s); starting it again in %.0f s", text, wait)
+            self.state.restarts += 1
+            await trio.sleep(wait)
+        self.stopped.set()
+
+    async def _one_life(self) -> str:
+        """Start a process, serve it until it ends; its failure code or ''."""
+        self.life += 1
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ours.setblocking(False)
+        self.log_path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with open(self.log_path, "ab", opener=_private) as errors:
+            process = await trio.lowlevel.open_process(
+                [sys.executable, "-m", "tapestry_p2p.learn.trainer", "--link-fd", str(theirs.fileno())],
+                pass_fds=(theirs.fileno(),),
+                stdin=subprocess.DEVNULL,
+                stdout=errors,
+                stderr=errors,
+            )
+        theirs.close()
+        self._sock = ours
+        self.state.running, self.state.pid = True, process.pid
+        code = ""
+        try:
+            code = await self._serve(ours)
+        except (link.LinkError, OSError) as error:
+            log.warning("trainer: %s", error)
+            code = "link"
+        finally:
+            self._sock = None
+            self.state.running = False
+            with trio.CancelScope(shield=True):
+                ours.close()  # end of file: it saves and exits
+                with trio.move_on_after(STOP_S):
+                    await process.wait()
+                if process.returncode is None:
+                    process.kill()
+                    await process.wait()
+            if self._shared is not None:
+                self._shared.close()
+                self._shared = None
+        if process.returncode == -signal.SIGKILL:
+            log.warning("trainer was killed")
+        return code
+
+    async def _serve(self, sock: socket.socket) -> str:
+        await self._send_record(sock, {"t": "configure", **self.configure})
+        packet = b""
+        with trio.move_on_after(HELLO_DEADLINE_S) as deadline:
+            packet, fds = await _receive(sock, fds_max=1)
+        if deadline.cancelled_caught:
+            return "link"
+        if not packet:
+            return ""
+        record = link.parse_from_trainer(packet)
+        if record["t"] == "failed":
+            return str(record["code"])
+        self._shared = self._welcome(record, fds)
+        await self.begin(self, self._shared.read(link.OUT, 0, record["genesis_digest"]))
+        return await self._listen(sock, self._shared)
+
+    async def _listen(self, sock: socket.socket, shared: link.SharedVectors) -> str:
+        while True:
+            packet, _ = await _receive(sock)
+            if not packet:
+                return ""
+            record = link.parse_from_trainer(packet)
+            if record["t"] == "failed":
+                return str(record["code"])
+            if record["t"] == "vector":
+                vector = shared.read(link.OUT, record["seq"], record["digest"])
+                self._note(record)
+                await self._send.send(TrainedVector(vector, record, self.life))
+
+    def _welcome(self, record: dict[str, Any], fds: list[int]) -> link.SharedVectors:
+        if record["t"] != "hello" or len(fds) != 1:
+            raise link.LinkError("the first record is not a hello with one descriptor")
+        if record["parameters"] != self.parameters or record["schema"] != self.schema:
+            os.close(fds[0])
+            raise TapestryError(
+                f"the task makes {record['parameters']} parameters with schema "
+                f"{record['schema'][:12]}, the network has {self.parameters} with "
+                f"{self.schema[:12]}: use the network's task and options",
+                BAD_CONFIG,
+            )
+        self.state.isolated, self.state.isolation = record["isolated"], record["isolation"]
+        return link.SharedVectors.from_fd(fds[0], self.parameters)
+
+    def _note(self, record: dict[str, Any]) -> None:
+        self.state.steps += record["steps"]
+        self.state.tokens += record["tokens"]
+        self.state.loss = record["loss"]
+        self.state.seconds += record["seconds"]
+        self.state.busy_s += record["busy_s"]
+
+    async def _put(self, record: dict[str, Any], vector: Vector) -> None:
+        if self._shared is not None:
+            digest = self._shared.write(link.IN, record["seq"], vector)
+            await self._order({**record, "digest": digest})
+
+    async def _order(self, record: dict[str, Any]) -> None:
+        """Send a record; a trainer that is gone gets nothing, its next life starts afresh."""
+        if self._sock is not None:
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                await self._send_record(self._sock, record)
+
+    async def _send_record(self, sock: socket.socket, record: dict[str, Any]) -> None:
+        while True:
+            try:
+                link.send(sock, record)
+                return
+            except BlockingIOError:
+                await trio.lowlevel.wait_writable(sock)
+
+
+async def _receive(sock: socket.socket, fds_max: int = 0) -> tuple[bytes, list[int]]:
+    while True:
+        try:
+            return link.receive(sock, fds_max)
+        except BlockingIOError:
+            await trio.lowlevel.wait_readable(sock)
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)

@@ -1,0 +1,509 @@
+"""Connections to peers over libp2p: TCP, Noise and Yamux only. The only file that speaks libp2p.
+
+Knows bytes, public keys and deadlines; nothing of entries. Each connection is one nursery that
+owns its tasks: the muxer, an accept loop, one sender per stream, and a ping watchdog that closes
+the raw socket of a peer that stopped answering (a blocked Yamux write cannot be cancelled any
+other way). No write is ever cancelled short of closing the connection. Bulk goes one way at a time
+per pair: stock Yamux deadlocks otherwise (docs/decisions/0002).
+"""
+
+import contextlib
+import logging
+import struct
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol, cast
+
+import trio
+from libp2p.abc import ISecureConn
+from libp2p.crypto.ed25519 import Ed25519PublicKey, create_new_key_pair
+from libp2p.crypto.x25519 import create_new_key_pair as create_noise_key
+from libp2p.custom_types import TProtocol
+from libp2p.io.abc import ReadWriteCloser
+from libp2p.io.trio import TrioTCPStream
+from libp2p.network.connection.raw_connection import RawConnection
+from libp2p.peer.id import ID
+from libp2p.protocol_muxer.generic_selector import GenericMultistreamSelector
+from libp2p.protocol_muxer.multiselect import Multiselect
+from libp2p.protocol_muxer.multiselect_client import MultiselectClient
+from libp2p.protocol_muxer.multiselect_communicator import MultiselectCommunicator
+from libp2p.security.noise.transport import PROTOCOL_ID as NOISE
+from libp2p.security.noise.transport import Transport as NoiseTransport
+from libp2p.security.security_multistream import SecurityMultistream
+from libp2p.stream_muxer.yamux.yamux import PROTOCOL_ID as YAMUX
+from libp2p.stream_muxer.yamux.yamux import Yamux, YamuxStream
+
+from tapestry_p2p.daemon import guard
+from tapestry_p2p.daemon.address import Address
+from tapestry_p2p.errors import FAILURE, TapestryError
+
+log = logging.getLogger("tapestry.transport")
+
+WIRE = 1
+CHANNELS = ("hello", "sync", "fetch", "ping")
+PROTOCOLS = {name: TProtocol(f"/tapestry/{WIRE}/{name}") for name in CHANNELS}
+WRITE_BYTES = 65507  # with the 12-byte Yamux header exactly one Noise message
+FRAME_BYTES_MAX = 65_536  # hello, sync and requests; bulk is no frame
+QUEUE_FRAMES_MAX = 256  # frames waiting for one slow peer; beyond that it is disconnected
+PING_EVERY_S = 5.0
+PING_DEADLINE_S = 20.0
+STALL_S = 20.0  # a fetch that makes no progress for so long ends its connection
+DIAL_S = 10.0
+OWED_S = 1.0
+
+
+_ED25519_ID = bytes([0x00, 0x24, 0x08, 0x01, 0x12, 0x20])  # identity multihash of the key
+
+
+class TransportError(Exception):
+    """The connection failed; the world's fault. The caller may dial again."""
+
+
+class Handlers(Protocol):
+    """What the node does with what a peer sends. None of these may raise on foreign bytes."""
+
+    async def connected(self, peer: bytes, address: str) -> None: ...
+    async def disconnected(self, peer: bytes) -> None: ...
+    async def message(self, peer: bytes, channel: str, data: bytes) -> None: ...
+    async def serve(self, peer: bytes, request: bytes, busy: bool) -> tuple[bytes, bytes]:
+        """Answer a fetch: a response frame and a body; with ``busy`` say so and send none."""
+        ...
+
+
+@dataclass(slots=True)
+class Traffic:
+    """Bytes on the sockets, and which of the sent ones were entries or chunks of a stream."""
+
+    sent: int = 0
+    received: int = 0
+    useful_sent: int = 0
+
+
+@dataclass
+class TapStream(TrioTCPStream):
+    """A TCP stream that counts its bytes and can be cut without waiting for anybody."""
+
+    socket_stream: trio.SocketStream
+    traffic: Traffic
+
+    def __post_init__(self) -> None:
+        super().__init__(self.socket_stream)
+
+    async def write(self, data: bytes) -> None:
+        self.traffic.sent += len(data)
+        await super().write(data)
+
+    async def read(self, n: int | None = None) -> bytes:
+        data = await super().read(n)
+        self.traffic.received += len(data)
+        return data
+
+    def cut(self) -> None:
+        """Close the socket now; readers and writers of it wake with an error."""
+        self.socket_stream.socket.close()
+
+
+class _StreamIO(ReadWriteCloser):
+    """A muxed stream as multistream-select wants it."""
+
+    def __init__(self, stream: YamuxStream) -> None:
+        self._stream = stream
+
+    async def read(self, n: int | None = None) -> bytes:
+        return await self._stream.read(n)
+
+    async def write(self, data: bytes) -> None:
+        await self._stream.write(data)
+
+    async def close(self) -> None:
+        await self._stream.close()
+
+    def get_remote_address(self) -> tuple[str, int] | None:
+        return None
+
+
+async def _read_exactly(stream: YamuxStream, n: int) -> bytes:
+    parts = bytearray()
+    while len(parts) < n:
+        part = await stream.read(n - len(parts))
+        if not part:
+            raise TransportError("the stream ended inside a frame")
+        parts += part
+    return bytes(parts)
+
+
+async def _read_frame(stream: YamuxStream, bound: int = FRAME_BYTES_MAX) -> bytes:
+    """One frame: u32 length, big endian, then the bytes. TransportError if longer than bound."""
+    (length,) = struct.unpack("!I", await _read_exactly(stream, 4))
+    if length > bound:
+        raise TransportError(f"a frame claims {length} bytes, at most {bound} are allowed")
+    return await _read_exactly(stream, length) if length else b""
+
+
+async def _write(stream: YamuxStream, data: bytes) -> None:
+    for start in range(0, len(data), WRITE_BYTES):
+        await stream.write(data[start : start + WRITE_BYTES])
+
+
+def _frame(data: bytes) -> bytes:
+    return struct.pack("!I", len(data)) + data
+
+
+@dataclass(eq=False)
+class Connection:
+    """One authenticated connection. ``Transport`` runs it; the node sends and fetches over it."""
+
+    own: bytes
+    peer: bytes
+    dialled: bool
+    address: str
+    muxer: Yamux
+    raw: TapStream
+    handlers: Handlers
+    tap: Callable[[bytes], None] | None = None
+    closed: trio.Event = field(default_factory=trio.Event)
+    serving: int = 0
+    fetching: bool = False
+    _owed: trio.Event | None = None
+    _idle: trio.Event = field(default_factory=trio.Event)
+    _turn: trio.Lock = field(default_factory=trio.Lock)
+    _fetch_stream: YamuxStream | None = None
+    _scope: trio.CancelScope = field(default_factory=trio.CancelScope)
+    _inbound: int = 0
+
+    def __post_init__(self) -> None:
+        self._queues = {
+            name: trio.open_memory_channel[bytes](QUEUE_FRAMES_MAX) for name in ("hello", "sync")
+        }
+
+    def send(self, channel: str, data: bytes) -> None:
+        """Queue a frame; a peer that lets 256 of them pile up is cut."""
+        try:
+            self._queues[channel][0].send_nowait(data)
+        except trio.WouldBlock:
+            self.abort("it does not read what we send")
+        except trio.BrokenResourceError:
+            pass  # closing: whoever waits for an answer sees ``disconnected``
+
+    def abort(self, reason: str) -> None:
+        """Cut the connection at once, whatever its tasks are blocked in."""
+        log.debug("connection %s cut: %s", self.address, reason)
+        self.raw.cut()
+        self._scope.cancel()
+
+    async def fetch(self, request: bytes, body_bytes_max: int) -> tuple[bytes, bytes]:
+        """Ask for one piece: (response frame, body). One at a time per connection.
+
+        TransportError if the connection fails or the peer makes no progress for ``STALL_S``.
+        """
+        async with self._turn:
+            await self._wait_for_our_turn()
+            self.fetching = True
+            try:
+                return await self._exchange(request, body_bytes_max)
+            except TransportError:
+                self.abort("a fetch failed")
+                raise
+            except trio.Cancelled:
+                self._fetch_stream = None  # an answer may still come: never mistake it for another
+                raise
+            finally:
+                self.fetching = False
+
+    async def _wait_for_our_turn(self) -> None:
+        if self._owed is not None:
+            with trio.move_on_after(OWED_S):
+                await self._owed.wait()
+            self._owed = None
+        while self.serving:
+            self._idle = trio.Event()
+            await self._idle.wait()
+
+    async def _exchange(self, request: bytes, body_bytes_max: int) -> tuple[bytes, bytes]:
+        with _stall_guard(), _wrapped():
+            if self._fetch_stream is None:
+                self._fetch_stream = await self._open("fetch")
+            stream = self._fetch_stream
+            self._tapped(request)
+            await _write(stream, _frame(request))
+            response = await _read_frame(stream)
+            (length,) = struct.unpack("!I", await _read_exactly(stream, 4))
+        if length > body_bytes_max:
+            raise TransportError("an answer is longer than what we asked for")
+        body = bytearray()
+        while len(body) < length:
+            with _stall_guard(), _wrapped():
+                body += await _read_exactly(stream, min(WRITE_BYTES, length - len(body)))
+        return response, bytes(body)
+
+    async def run(self) -> None:
+        """Live until the connection ends; never raises what a peer or the world causes."""
+        try:
+            with self._scope:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._ends_with, self.muxer.start)
+                    await self.muxer.event_started.wait()
+                    nursery.start_soon(self._ends_with, self._accept, nursery)
+                    for name in ("hello", "sync"):
+                        nursery.start_soon(self._ends_with, self._sender, name)
+                    nursery.start_soon(self._ends_with, self._ping)
+        finally:
+            self.closed.set()
+            self.raw.cut()
+
+    async def _ends_with(self, task: Callable[..., Awaitable[None]], *args: object) -> None:
+        """Run a task whose end, for whatever reason, is the connection's end."""
+        try:
+            await task(*args)
+        except Exception as error:  # libp2p raises a dozen kinds; each means the same here
+            log.debug("connection %s: %s: %s", self.address, type(error).__name__, error)
+        self.abort("a task ended")
+
+    async def _open(self, channel: str) -> YamuxStream:
+        stream = await self.muxer.open_stream()
+        communicator = MultiselectCommunicator(_StreamIO(stream))
+        await MultiselectClient().select_one_of((PROTOCOLS[channel],), communicator)
+        return stream
+
+    async def _sender(self, channel: str) -> None:
+        receive = self._queues[channel][1]
+        stream: YamuxStream | None = None
+        async for data in receive:
+            if stream is None:
+                stream = await self._open(channel)
+            self._tapped(data)
+            await _write(stream, _frame(data))
+
+    async def _ping(self) -> None:
+        stream = await self._open("ping")
+        count = 0
+        while True:
+            count += 1
+            with trio.move_on_after(PING_DEADLINE_S) as deadline:
+                await _write(stream, _frame(struct.pack("!Q", count)))
+                answer = await _read_frame(stream, 8)
+            if deadline.cancelled_caught or answer != struct.pack("!Q", count):
+                self.abort("no answer to a ping")
+                return
+            await trio.sleep(PING_EVERY_S)
+
+    async def _accept(self, nursery: trio.Nursery) -> None:
+        while True:
+            stream = cast(YamuxStream, await self.muxer.accept_stream())
+            if self._inbound >= guard.INBOUND_STREAMS_MAX:
+                self.abort("it opened too many streams")
+                return
+            self._inbound += 1
+            nursery.start_soon(self._inbound_stream, stream)
+
+    async def _inbound_stream(self, stream: YamuxStream) -> None:
+        try:
+            selector = Multiselect({p: None for p in PROTOCOLS.values()})
+            with trio.fail_after(guard.HANDSHAKE_DEADLINE_S):
+                protocol, _ = await selector.negotiate(MultiselectCommunicator(_StreamIO(stream)))
+            channel = str(protocol).rsplit("/", 1)[-1]
+            while True:
+                data = await _read_frame(stream)
+                if channel == "fetch":
+                    await self._serve(stream, data)
+                elif channel == "ping":
+                    await _write(stream, _frame(data[:8]))
+                else:
+                    await self.handlers.message(self.peer, channel, data)
+        except TransportError as error:
+            self.abort(str(error))
+        except Exception as error:  # a stream's end has many names in libp2p; none is ours to fear
+            log.debug("stream of %s ended: %s %s", self.address, type(error).__name__, error)
+        finally:
+            self._inbound -= 1
+
+    async def _serve(self, stream: YamuxStream, request: bytes) -> None:
+        busy = self.fetching and self.own < self.peer
+        if busy and self._owed is None:
+            self._owed = trio.Event()
+        self.serving += 1
+        try:
+            response, body = await self.handlers.serve(self.peer, request, busy)
+            self._tapped(response + body)
+            await _write(stream, _frame(response) + struct.pack("!I", len(body)))
+            await _write(stream, body)
+            self.raw.traffic.useful_sent += len(body)
+        finally:
+            self.serving -= 1
+            if not self.serving:
+                self._idle.set()
+            if not busy and self._owed is not None:
+                self._owed.set()
+
+    def _tapped(self, data: bytes) -> None:
+        if self.tap is not None:
+            self.tap(data)
+
+
+@contextlib.contextmanager
+def _stall_guard() -> Iterator[None]:
+    with trio.move_on_after(STALL_S) as scope:
+        yield
+    if scope.cancelled_caught:
+        raise TransportError(f"no progress for {STALL_S:.0f} s")
+
+
+@contextlib.contextmanager
+def _wrapped() -> Iterator[None]:
+    """libp2p's dozen kinds of error, all as TransportError."""
+    try:
+        yield
+    except TransportError:
+        raise
+    except Exception as error:
+        raise TransportError(f"{type(error).__name__}: {error}"[:200]) from error
+
+
+class Transport:
+    """Listens, dials, and keeps at most one connection per peer. Run ``serve`` in a nursery."""
+
+    def __init__(
+        self, seed: bytes, handlers: Handlers, tap: Callable[[bytes], None] | None = None
+    ) -> None:
+        """``seed``: the 32-byte Ed25519 seed. ``tap`` sees all we send (tests)."""
+        guard.install()
+        key = create_new_key_pair(seed)
+        self.own = key.public_key.to_bytes()
+        self.traffic = Traffic()
+        self.gate = guard.Gate()
+        self.connections: dict[bytes, Connection] = {}
+        self.addresses: list[Address] = []
+        self._handlers = handlers
+        self._tap = tap
+        noise = NoiseTransport(key, noise_privkey=create_noise_key().private_key)
+        self._security = SecurityMultistream({NOISE: noise})
+        self._muxers: GenericMultistreamSelector[object] = GenericMultistreamSelector()
+        self._muxers.add_handler(TProtocol(YAMUX), Yamux)
+        self._listeners: list[trio.SocketListener] = []
+        self._nursery: trio.Nursery | None = None
+
+    async def listen(self, addresses: Sequence[Address]) -> None:
+        """Bind every address (port 0: any). TapestryError if one is taken or not ours."""
+        for address in addresses:
+            try:
+                found = await trio.open_tcp_listeners(address.port, host=address.host)
+            except OSError as error:
+                raise TapestryError(
+                    f"cannot listen on {address}: {error.strerror or error}; "
+                    "choose another port in [listen] addresses",
+                    FAILURE,
+                ) from error
+            self._listeners += found
+            port = found[0].socket.getsockname()[1]
+            self.addresses.append(Address(address.kind, address.host, port))
+
+    async def serve(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Accept and run connections until cancelled; then cut them all."""
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            for listener in self._listeners:
+                nursery.start_soon(self._accept_from, listener)
+            task_status.started()
+            try:
+                await trio.sleep_forever()
+            finally:
+                for connection in list(self.connections.values()):
+                    connection.raw.cut()
+
+    async def dial(self, peer: bytes, addresses: Sequence[Address]) -> bool:
+        """Connect to ``peer`` at the first address that answers; whether one did."""
+        for address in addresses:
+            try:
+                with trio.move_on_after(DIAL_S):
+                    stream = await trio.open_tcp_stream(address.host, address.port)
+                    await self._start(stream, peer)
+                    return True
+            except (OSError, TransportError) as error:
+                log.debug("dial %s: %s", address, error)
+        return False
+
+    async def _accept_from(self, listener: trio.SocketListener) -> None:
+        assert self._nursery is not None
+        while True:
+            try:
+                stream = await listener.accept()
+            except OSError as error:  # out of descriptors, or the stranger was gone again
+                log.warning("accept failed: %s", error)
+                await trio.sleep(0.1)
+                continue
+            if self.gate.enter(stream):
+                self._nursery.start_soon(self._welcome, stream)
+            else:
+                stream.socket.close()
+
+    async def _welcome(self, stream: trio.SocketStream) -> None:
+        try:
+            await self._start(stream, None)
+        except TransportError as error:
+            log.debug("a stranger was refused: %s", error)
+        finally:
+            self.gate.leave(stream)
+
+    async def _start(self, stream: trio.SocketStream, expect: bytes | None) -> None:
+        """Authenticate a socket and let the connection live in the transport's nursery."""
+        assert self._nursery is not None
+        raw = TapStream(stream, self.traffic)
+        connection: Connection | None = None
+        try:
+            with _wrapped(), trio.fail_after(guard.HANDSHAKE_DEADLINE_S):
+                connection = await self._upgrade(raw, expect)
+        finally:
+            if connection is None:
+                raw.cut()
+        if await self._take(connection):
+            self._nursery.start_soon(self._live, connection)
+
+    async def _upgrade(self, raw: TapStream, expect: bytes | None) -> Connection:
+        conn = RawConnection(raw, initiator=expect is not None)
+        secure: ISecureConn
+        if expect is None:
+            secure = await self._security.secure_inbound(conn)
+        else:
+            identity = ID.from_pubkey(Ed25519PublicKey.from_bytes(expect))
+            secure = await self._security.secure_outbound(conn, identity)
+        remote_id = secure.get_remote_peer()  # get_remote_public_key is Noise's static key, not this
+        if not remote_id.to_bytes().startswith(_ED25519_ID) or len(remote_id.to_bytes()) != 38:
+            raise TransportError("the peer's key is not Ed25519")
+        peer = remote_id.to_bytes()[len(_ED25519_ID) :]
+        if peer == self.own or (expect is not None and peer != expect):
+            raise TransportError("the peer is not who we dialled")
+        await self._muxers.select(secure, expect is not None)
+        muxer = Yamux(secure, remote_id, is_initiator=expect is not None)
+        remote = raw.get_remote_address() or ("", 0)
+        kind = "ip6" if ":" in remote[0] else "ip4"
+        return Connection(
+            own=self.own,
+            peer=peer,
+            dialled=expect is not None,
+            address=str(Address(kind, remote[0], remote[1])),
+            muxer=muxer,
+            raw=raw,
+            handlers=self._handlers,
+            tap=self._tap,
+        )
+
+    async def _take(self, new: Connection) -> bool:
+        """Register ``new``; of two simultaneous dials both ends keep the lower key's."""
+        old = self.connections.get(new.peer)
+        if old is not None:
+            crossed = old.dialled != new.dialled
+            if crossed and new.dialled != (self.own < new.peer):
+                new.raw.cut()
+                return False
+            del self.connections[new.peer]
+            old.abort("a newer connection takes its place")
+            await self._handlers.disconnected(new.peer)
+        self.connections[new.peer] = new
+        await self._handlers.connected(new.peer, new.address)
+        return True
+
+    async def _live(self, connection: Connection) -> None:
+        await connection.run()
+        if self.connections.get(connection.peer) is connection:
+            del self.connections[connection.peer]
+            await self._handlers.disconnected(connection.peer)
