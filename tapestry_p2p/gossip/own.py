@@ -45,7 +45,8 @@ class Voice(Enum):
     """Whether we may sign."""
 
     SPEAKING = "speaking"
-    MUTE = "mute"  # nothing may be signed
+    ASKING = "asking"  # started anew: nothing may be signed before the neighbours were asked
+    MUTE = "mute"  # somebody knows more of our stream than we do
     RESUMING = "resuming"  # only a resume may be signed
     STOPPED = "stopped"  # nothing, ever again in this process
 
@@ -60,6 +61,9 @@ class Cue(Enum):
 
 
 TRANSITIONS: dict[tuple[Voice, Cue], Voice] = {
+    (Voice.ASKING, Cue.SHOWN): Voice.MUTE,
+    (Voice.ASKING, Cue.UNMUTED): Voice.SPEAKING,
+    (Voice.ASKING, Cue.REFUTED): Voice.STOPPED,
     (Voice.SPEAKING, Cue.SHOWN): Voice.MUTE,
     (Voice.SPEAKING, Cue.UNMUTED): Voice.SPEAKING,
     (Voice.SPEAKING, Cue.RESUMED): Voice.SPEAKING,
@@ -92,7 +96,7 @@ class OwnStream:
         self.seen: SignedHeader | None = None  # a higher head of ours that only others hold
         self.proofs: list[ForkProof] = []  # against us
         self.uncited: list[bytes] = []  # ids of those that no resume has cited yet
-        self.voice = Voice.MUTE if mute else Voice.SPEAKING
+        self.voice = Voice.ASKING if mute else Voice.SPEAKING
         self.stopped = ""  # why
         self._incarnation = random.randbytes(INCARNATION_BYTES)
         self._life: deque[bytes] = deque(maxlen=LIFE_MAX)
@@ -110,6 +114,11 @@ class OwnStream:
         if self.seen and self.seen.header.seq > self.head_seq:
             return self.seen
         return self.head
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether nothing may be signed now."""
+        return self.voice in (Voice.ASKING, Voice.MUTE, Voice.STOPPED)
 
     def hear(self, cue: Cue) -> None:
         """Change the voice. ProtocolError where the table has no row."""
@@ -171,7 +180,7 @@ class OwnStream:
         return signed
 
     def _check_may_sign(self, kind: str) -> None:
-        if self.voice in (Voice.MUTE, Voice.STOPPED):
+        if self.is_silent:
             raise ProtocolError(f"publish while {self.voice.value} {self.stopped}")
         if self.must_resume and kind != RESUME:
             raise ProtocolError("the next entry must be a resume")

@@ -44,7 +44,7 @@ class Protocol:
         mute: bool = False,
         verify: Verify = identity.verify,
     ) -> None:
-        """``mute``: the store may be older than what we published; ask the neighbours first."""
+        """``mute``: publish nothing before Unmute; a restarted node asks its neighbours first."""
         self.settings = settings
         self.public_key = public_key
         own = OwnStream(settings, public_key, signer, random, mute)
@@ -183,8 +183,8 @@ class Protocol:
 
     @property
     def mute(self) -> bool:
-        """Whether a Publish would raise: somebody may know more of our stream than we do."""
-        return self._state.own.voice in (Voice.MUTE, Voice.STOPPED)
+        """Whether a Publish would raise: others may know more of our stream than we do."""
+        return self._state.own.is_silent
 
     @property
     def must_resume(self) -> bool:
