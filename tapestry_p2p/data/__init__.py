@@ -37,11 +37,24 @@ UDHR_LANGUAGES = {
     "heb": "Hebrew",
     "tha": "Thai",
 }
+# the same in their order, as most people abbreviate them
+_SHORT = (
+    "en fr de es pt it nl pl uk ru el tr ar fa hi bn ta ko ja zh vi id sw yo am kk he th"
+).split()
 
 
 def udhr_languages() -> tuple[str, ...]:
     """The codes of the languages that come with the package."""
     return tuple(UDHR_LANGUAGES)
+
+
+def udhr_code(language: str) -> str | None:
+    """The code of a language given by code, two letters, three letters or English name."""
+    wanted = language.casefold()
+    for (code, name), short in zip(UDHR_LANGUAGES.items(), _SHORT, strict=True):
+        if wanted in (code.casefold(), code[:3], short, name.casefold()):
+            return code
+    return None
 
 
 def udhr(code: str) -> bytes:

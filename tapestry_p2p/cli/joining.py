@@ -1,0 +1,155 @@
+"""`join`: take a network's manifest from its members, show what it says, accept it or not.
+
+Knows what an invited person should see before saying yes. Code never comes over the network: a
+task of the members' own must be at hand.
+"""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from tapestry_p2p.cli import newcomer
+from tapestry_p2p.cli.output import note, plain, say
+from tapestry_p2p.daemon.config import Bootstrap, Config, Member
+from tapestry_p2p.daemon.describe import describe
+from tapestry_p2p.daemon.invite import Invite, parse_invite
+from tapestry_p2p.daemon.join import fetch_manifest
+from tapestry_p2p.daemon.manifest import Manifest, dump_manifest, parse_manifest, task_file
+from tapestry_p2p.daemon.paths import Paths
+from tapestry_p2p.errors import BAD_CONFIG, REFUSED, USAGE, VERSION, TapestryError
+
+
+def join(
+    link: str,
+    *,
+    name: str = "",
+    data: Annotated[list[Path], Parameter(consume_multiple=True)] = [],  # noqa: B006 (read only)
+    languages: str = "",
+    task_file: Path | None = None,
+    yes: bool = False,
+    home: Path | None = None,
+) -> None:
+    """Join a network by an invite link. Nothing that exists is overwritten.
+
+    Parameters
+    ----------
+    link
+        The invite, tapestry:..., as `tapestry invite` prints it.
+    name
+        What others call this member.
+    data
+        Text files, or folders of them, to train on. They never leave this machine.
+    languages
+        Languages of the data, with commas between: de,fr. Published.
+    task_file
+        The code of the network's own task, if it has one; it must be what the members agreed on.
+    yes
+        Accept what the network says of itself without being asked.
+    home
+        Put everything into this folder, as $TAPESTRY_HOME does.
+    """
+    invite = parse_invite(link)
+    paths = newcomer.new_paths(home)
+    spoken = [part.strip() for part in languages.split(",") if part.strip()]
+    try:
+        member = Member(name=name, languages=spoken)
+    except ValueError as error:
+        raise TapestryError(str(error), USAGE) from error
+    manifest = _checked(fetch_manifest(invite), invite)
+    for line in terms(manifest):
+        note(line)
+    _accept(yes=yes)
+    paths.make()
+    if task_file is not None:
+        newcomer.copy_code(task_file, paths)
+    texts = newcomer.data_or_sample(data, spoken, manifest.task.name, paths)
+    _same_model(manifest, paths, texts)
+    identity, made = newcomer.own_key(paths)
+    own, listen = newcomer.with_free_port(texts)
+    peers = Bootstrap(peers=[str(address) for address in invite.addresses])
+    newcomer.write(paths, manifest, Config(member=member, data=own, listen=listen, bootstrap=peers))
+    say(
+        f"Member   {identity.peer_id}{'' if made else ' (the key was there)'}",
+        f"Network  {manifest.network.name}, id {manifest.network_id.hex()}",
+        f"Files    {paths.config}",
+        f"Next     {newcomer.command('run', home)}",
+    )
+
+
+def terms(manifest: Manifest) -> Iterator[str]:
+    """What a network says of itself, a line each, control characters taken out."""
+    network, task, mixing = manifest.network, manifest.task, manifest.mixing
+    own = f", code {task.digest}" if task.digest else ""
+    options = ", ".join(f"{key}={value}" for key, value in sorted(task.options.items()))
+    hostile = f"up to {mixing.f} hostile neighbours" if mixing.f else "no hostile neighbour"
+    yield f"Network   {plain(network.name)}, licence {plain(network.licence) or 'not stated'}"
+    yield f"Id        {manifest.network_id.hex()}"
+    yield f"Task      {plain(task.name)}{own}{plain(f' ({options})') if options else ''}"
+    yield f"Genesis   seed {manifest.genesis.seed}, {manifest.schema.parameters} parameters"
+    yield f"Rounds    {manifest.training.inner_steps} steps each, published as {_streams(manifest)}"
+    yield f"Mixing    {mixing.rule}, tolerates {hostile}"
+    yield "Yours     your records stay here; what was learned from them is published, and tells"
+    yield "          something of them (docs/security.md)"
+
+
+def _streams(manifest: Manifest) -> str:
+    from tapestry_p2p.mix.codec import payload_bytes
+
+    codec = manifest.streams.codec
+    size = payload_bytes(codec, manifest.schema.parameters)
+    return f"{codec} differences of {max(1, round(size / 1000))} kB"
+
+
+def _checked(text: bytes, invite: Invite) -> Manifest:
+    manifest = parse_manifest(text, "the network's manifest")
+    if manifest.network_id != invite.network_id:
+        raise TapestryError(
+            f"the manifest that came is of network {manifest.network_id.hex()[:16]}..., the link"
+            f" is for {invite.network_id.hex()[:16]}...; ask for a new link",
+            REFUSED,
+        )
+    return parse_manifest(dump_manifest(manifest).encode())
+
+
+def _accept(*, yes: bool) -> None:
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise TapestryError("nothing was joined: add --yes to accept the above", USAGE)
+    print("Join this network? [y/N] ", end="", file=sys.stderr, flush=True)
+    if sys.stdin.readline().strip().casefold() not in ("y", "yes"):
+        raise TapestryError("nothing was joined", REFUSED)
+
+
+def _same_model(manifest: Manifest, paths: Paths, texts: list[Path]) -> None:
+    """Build the model once and compare it with what the members agreed on."""
+    try:
+        code = task_file(manifest, paths.config)
+    except TapestryError as error:
+        raise TapestryError(
+            f"this network trains code of its own, {plain(manifest.task.name)}: get it from a"
+            f" member, read it, and give it with --task-file ({error.message})",
+            BAD_CONFIG,
+        ) from error
+    task = manifest.task.name
+    if code is not None:
+        task = f"{code}:{task.rpartition(':')[2]}"
+    note("building the model once, to compare it with the network's")
+    built = describe(task, dict(manifest.task.options), manifest.genesis.seed, texts, paths.cache)
+    schema = manifest.schema
+    if (built.schema, built.parameters) != (schema.hash, schema.parameters):
+        raise TapestryError(
+            f"the task builds {built.parameters} parameters with schema {built.schema[:16]}...,"
+            f" the network has {schema.parameters} with {schema.hash[:16]}...; install the"
+            " Tapestry that its members use",
+            VERSION,
+        )
+    if built.root.hex() != manifest.genesis.root:
+        raise TapestryError(
+            "the first parameters come out otherwise here than at the founder's; install the"
+            " versions of Tapestry and JAX that the members use",
+            VERSION,
+        )

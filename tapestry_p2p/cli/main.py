@@ -1,0 +1,126 @@
+"""The command line: finds a verb, runs it, turns an expected failure into one line and a status.
+
+Knows the verbs by name alone: each is imported when it is asked for, so that one which only talks
+to the daemon loads neither jax nor libp2p. A verb is a function; what it returns, if anything, is
+the exit status (errors.py lists them).
+"""
+
+import importlib
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from tapestry_p2p.errors import FAILURE, OK, USAGE, TapestryError
+
+if TYPE_CHECKING:
+    from cyclopts import App
+
+INTERRUPTED = 130  # as a shell reports a program that ended by Ctrl-C
+
+# (verb, where it is, what it does); the order is that of --help
+Verb = tuple[str, str, str]
+VERBS: dict[str, tuple[Verb, ...]] = {
+    "A member": (
+        ("init", "founding:init", "Make a key, and found a network of your own."),
+        ("join", "joining:join", "Join a network by an invite link."),
+        ("config", "configuration:app", "Check or show the configuration."),
+        ("data", "datasets:app", "Get texts to train on."),
+        ("id", "about:id_", "Show this member's public name."),
+        ("paths", "about:paths", "Show where this member's files lie."),
+    ),
+    "Else": (("version", "about:version", "Show the version."),),
+}
+
+# Scripts poll these; as they have nothing to parse they skip the parser, which takes .2 s to load.
+DIRECT: dict[tuple[str, ...], tuple[str, dict[str, Any]]] = {
+    ("version",): ("about:version", {}),
+    ("--version",): ("about:version", {}),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command line (that of the process unless given); the exit status."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        status = _run(words)
+        sys.stdout.flush()
+    except TapestryError as error:
+        return fail(error.message, error.exit_code)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:  # whoever read our output has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return OK
+    return status
+
+
+def fail(message: str, exit_code: int = FAILURE) -> int:
+    """Write one line to stderr; the exit code, to be returned."""
+    line = "".join(c if c.isprintable() else " " for c in message)
+    print(f"tapestry: {line}", file=sys.stderr)
+    return exit_code
+
+
+def _run(words: list[str]) -> int:
+    direct = DIRECT.get(tuple(words))
+    if direct is not None:
+        function, options = direct
+        return _status(_load(function)(**options))
+    from cyclopts import CycloptsError
+
+    try:
+        app = make_app()
+        result = app(
+            words or ["--help"],
+            print_error=False,
+            exit_on_error=False,
+            result_action="return_value",
+        )
+    except CycloptsError as error:
+        what = " ".join(str(error).split())
+        return fail(f"{what} (tapestry {_verb(words)}--help shows what is possible)", USAGE)
+    return _status(result)
+
+
+def make_app() -> "App":
+    """The parser with all verbs, none of them imported."""
+    from cyclopts import App, Group, Parameter
+
+    app = App(
+        name="tapestry",
+        help="Train one open model together: no server, and no data handed over.",
+        version_flags=(),
+        help_flags=("--help", "-h"),
+        default_parameter=Parameter(negative=(), show_default=_worth_showing),
+    )
+    for order, (title, verbs) in enumerate(VERBS.items()):
+        group = Group(title, sort_key=order)
+        for place, (name, function, help_) in enumerate(verbs):
+            app.command(
+                f"tapestry_p2p.cli.{function}", name=name, help=help_, group=group, sort_key=place
+            )
+    return app
+
+
+def _worth_showing(default: Any) -> str | None:
+    return str(default) if default else None
+
+
+def _load(function: str) -> Callable[..., Any]:
+    module, _, name = function.partition(":")
+    found: Callable[..., Any] = getattr(importlib.import_module(f"tapestry_p2p.cli.{module}"), name)
+    return found
+
+
+def _verb(words: Sequence[str]) -> str:
+    names = {name for verbs in VERBS.values() for name, _, _ in verbs}
+    return f"{words[0]} " if words and words[0] in names else ""
+
+
+def _status(result: object) -> int:
+    return result if type(result) is int else OK
+
+
+if __name__ == "__main__":
+    sys.exit(main())
