@@ -21,6 +21,10 @@ INTERRUPTED = 130  # as a shell reports a program that ended by Ctrl-C
 # (verb, where it is, what it does); the order is that of --help
 Verb = tuple[str, str, str]
 VERBS: dict[str, tuple[Verb, ...]] = {
+    "A network on this machine": (
+        ("demo", "networks:demo", "See seven members learn together, one of them hostile."),
+        ("testnet", "networks:testnet", "Run a network of real processes and report its gain."),
+    ),
     "A member": (
         ("init", "founding:init", "Make a key, and found a network of your own."),
         ("join", "joining:join", "Join a network by an invite link."),
@@ -29,6 +33,16 @@ VERBS: dict[str, tuple[Verb, ...]] = {
         ("id", "about:id_", "Show this member's public name."),
         ("paths", "about:paths", "Show where this member's files lie."),
     ),
+    "A running member": (
+        ("run", "member:run", "Run this member."),
+        ("status", "member:status", "Show what it does."),
+        ("peers", "member:peers", "Show the other members."),
+        ("invite", "member:invite", "Print a link by which others can join."),
+        ("generate", "member:generate", "Let its model go on with a text."),
+        ("eval", "member:evaluate", "Judge its model on its own held-out text."),
+        ("export", "member:export", "Write its model as safetensors with a model card."),
+        ("stop", "member:stop", "Tell it to save and end."),
+    ),
     "Else": (("version", "about:version", "Show the version."),),
 }
 
@@ -36,6 +50,12 @@ VERBS: dict[str, tuple[Verb, ...]] = {
 DIRECT: dict[tuple[str, ...], tuple[str, dict[str, Any]]] = {
     ("version",): ("about:version", {}),
     ("--version",): ("about:version", {}),
+    ("run",): ("member:run", {}),
+    ("stop",): ("member:stop", {}),
+    ("status",): ("member:status", {}),
+    ("status", "--json"): ("member:status", {"as_json": True}),
+    ("peers",): ("member:peers", {}),
+    ("peers", "--json"): ("member:peers", {"as_json": True}),
 }
 
 

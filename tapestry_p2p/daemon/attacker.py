@@ -5,6 +5,7 @@ holds have moved on, or after a while.
 """
 
 import logging
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import trio
@@ -44,14 +45,17 @@ class Attacker:
             await self._publish(round_)
 
     async def _next_round(self) -> None:
+        """Until all have moved on, or some have and patience ends."""
         with trio.move_on_after(PATIENCE_S):
-            while not self._all_moved():
+            while not self._moved(all):
                 await trio.sleep(POLL_S)
+        while not self._moved(any):
+            await trio.sleep(POLL_S)
         self._seen = {a: f.seq for a, f in self._node.copies.followed.items()}
 
-    def _all_moved(self) -> bool:
+    def _moved(self, enough: Callable[[Iterable[bool]], bool]) -> bool:
         followed = self._node.copies.followed
-        return bool(followed) and all(f.seq > self._seen.get(a, 0) for a, f in followed.items())
+        return bool(followed) and enough(f.seq > self._seen.get(a, 0) for a, f in followed.items())
 
     async def _publish(self, round_: int) -> None:
         node, codec = self._node, self._node.manifest.streams.codec

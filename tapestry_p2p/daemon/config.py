@@ -130,6 +130,7 @@ class Testing(Section, frozen=True, kw_only=True):
     wait: Annotated[
         bool, Meta(description="Do not train until `go` comes over the control socket.")
     ] = False
+    tether: Annotated[bool, Meta(description="End when standard input is closed.")] = False
     hold: Annotated[
         dict[str, int], Meta(description="Peer id = n: take that peer's entries n at a time.")
     ] = field(default_factory=dict)

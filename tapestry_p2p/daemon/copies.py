@@ -13,6 +13,7 @@ from tapestry_p2p.gossip.fetch import (
     FetchResponse,
     FrameRequest,
     LeavesRequest,
+    ManifestRequest,
 )
 from tapestry_p2p.gossip.merkle import chunk_hash, merkle_root
 from tapestry_p2p.mix.codec import Vector
@@ -84,8 +85,10 @@ def split(payload: bytes, chunk_bytes: int) -> dict[bytes, bytes]:
 class Copies:
     """All copies of one node: its own, those it follows, and the genesis vector."""
 
-    def __init__(self, own_key: bytes, genesis_root: bytes) -> None:
+    def __init__(self, own_key: bytes, genesis_root: bytes, network: bytes, text: bytes) -> None:
+        """``network``: the manifest's id, ``text``: the manifest itself, for those who join."""
         self._own_key = own_key
+        self._network, self._text = network, text
         self._genesis_root = genesis_root
         self.genesis: PublicCopy | None = None
         self.own: Followed | None = None
@@ -110,6 +113,9 @@ class Copies:
         if isinstance(request, ChunkRequest):
             chunk = self.chunks.get(request.hash)
             return _slice(chunk, request.offset, request.length)
+        if isinstance(request, ManifestRequest):
+            found = self._text if request.network == self._network else None
+            return _slice(found, 0, len(self._text))
         snapshot = self._snapshot(request)
         if snapshot is None:
             return FetchResponse("missing"), b""

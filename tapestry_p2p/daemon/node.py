@@ -20,7 +20,7 @@ import trio
 from tapestry_p2p.daemon.address import Address, parse_address
 from tapestry_p2p.daemon.copies import Copies, Followed, copy_root, split
 from tapestry_p2p.daemon.fetcher import Fetcher, FetchFailed
-from tapestry_p2p.daemon.manifest import Manifest
+from tapestry_p2p.daemon.manifest import Manifest, dump_manifest
 from tapestry_p2p.daemon.recovery import Recovered
 from tapestry_p2p.daemon.store import FollowedCopy, LoggedEntry, Store
 from tapestry_p2p.daemon.trainer import TrainedVector, Trainer
@@ -103,7 +103,12 @@ class Node:
         self.protocol = self._make_protocol(recovered)
         tap = options.tap
         self.transport = Transport(seed, self, tap=None if tap is None else _appender(tap))
-        self.copies = Copies(self.key, bytes.fromhex(manifest.genesis.root))
+        self.copies = Copies(
+            self.key,
+            bytes.fromhex(manifest.genesis.root),
+            manifest.network_id,
+            dump_manifest(manifest).encode(),
+        )
         self.fetcher = Fetcher(
             self.transport.connections,
             self.copies,
@@ -273,9 +278,12 @@ class Node:
 
     async def act(self, event: ev.Event) -> None:
         """Let the protocol judge an event, and perform what it asks for, in order."""
+        useful = isinstance(event, ev.Publish) and event.kind == DIFFERENCE
         async with self._effects:
             for effect in self.protocol.step(event):
                 await self._perform(effect)
+                if useful and isinstance(effect, ef.Send):
+                    self.transport.traffic.useful_sent += len(effect.data)
 
     async def _perform(self, effect: ef.Effect) -> None:
         assert self._nursery is not None

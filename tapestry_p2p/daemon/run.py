@@ -179,6 +179,8 @@ async def _main(
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_obey_signals, node)
         await nursery.start(control.serve, paths.control_socket, Control(node).answer)
+        if config.testing.tether:
+            nursery.start_soon(_stop_with_stdin, node)
         await nursery.start(node.run_and_then, nursery.cancel_scope.cancel)
         if attack:
             nursery.start_soon(Attacker(node, attack).run)
@@ -190,3 +192,11 @@ async def _obey_signals(node: Node) -> None:
         async for number in signals:
             log.info("signal %d: stopping", number)
             node.stop()
+
+
+async def _stop_with_stdin(node: Node) -> None:
+    """The process that holds the other end of our standard input is gone: so are we."""
+    async with trio.lowlevel.FdStream(os.dup(0)) as stdin:
+        while await stdin.receive_some(4096):
+            pass
+    node.stop()

@@ -68,6 +68,7 @@ class Control:
             "id": peer_id_of(node.key),
             "name": node.options.name,
             "network": node.manifest.network.name,
+            "licence": node.manifest.network.licence,
             "network_id": node.manifest.network_id.hex(),
             "state": self._state(),
             "fault": node.fault,

@@ -51,7 +51,17 @@ class FrameRequest:
     length: int
 
 
-FetchRequest = ChunkRequest | LeavesRequest | FrameRequest
+@dataclass(frozen=True)
+class ManifestRequest:
+    """The text of the manifest whose network id is ``network``; needs no hello before it.
+
+    Whoever asks checks the hash of what comes back.
+    """
+
+    network: bytes
+
+
+FetchRequest = ChunkRequest | LeavesRequest | FrameRequest | ManifestRequest
 
 
 @dataclass(frozen=True)
@@ -70,11 +80,13 @@ _SHAPES: dict[str, dict[str, type]] = {
         "t": str, "author": bytes, "seq": int, "root": bytes,
         "index": int, "offset": int, "length": int,
     },
+    "manifest": {"t": str, "network": bytes},
 }  # fmt: skip
-_TYPES: dict[str, type[ChunkRequest] | type[LeavesRequest] | type[FrameRequest]] = {
+_TYPES: dict[str, type[FetchRequest]] = {
     "chunk": ChunkRequest,
     "leaves": LeavesRequest,
     "frame": FrameRequest,
+    "manifest": ManifestRequest,
 }
 
 
@@ -91,7 +103,7 @@ def decode_request(data: bytes) -> FetchRequest:
     if type(name) is not str or name not in _SHAPES:
         raise Malformed("not a fetch request")
     row = fields(value, _SHAPES[name])
-    for key in ("hash", "author", "root"):
+    for key in ("hash", "author", "root", "network"):
         if key in row and len(row[key]) != HASH_BYTES:
             raise Malformed(f"wrong size of {key}")
     if "length" in row and not (

@@ -1,0 +1,121 @@
+"""What the members' models are worth: each arm judged by the trainers themselves, all in parallel.
+
+Talks to trainers over their own local sockets (text and scores never pass through a node), and
+runs one more trainer, without any network at all, on everybody's data: the central arm.
+"""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from tapestry_p2p import link
+from tapestry_p2p.cli.testnet.cluster import Member
+from tapestry_p2p.cli.testnet.homes import Prepared
+from tapestry_p2p.cli.testnet.plan import Plan
+from tapestry_p2p.daemon.control import ask
+from tapestry_p2p.errors import FAILURE, TapestryError
+
+ARM_TIMEOUT_S = 1800.0
+START_TIMEOUT_S = 300.0
+BASELINES = ("alone", "sovereign")
+
+Scores = dict[str, Any]  # as learn/judge.py reports: bits_per_byte and bits_per_char by language
+
+
+def judge_together(members: list[Member]) -> dict[str, Scores]:
+    """The together arm of each member, by peer id."""
+    return _everywhere(members, "together")
+
+
+def judge_baselines(
+    plan: Plan, prepared: Prepared, members: list[Member]
+) -> tuple[dict[str, dict[str, Scores]], Scores, Scores]:
+    """(alone and sovereign by arm and peer id, untrained, central); trained as they are asked."""
+    with ExitStack() as stack:
+        central = stack.enter_context(Central(plan, prepared))
+        pool = stack.enter_context(ThreadPoolExecutor(1))
+        asked = pool.submit(central.judge)
+        untrained = next(iter(_everywhere(members[:1], "untrained").values()))
+        found = {arm: _everywhere(members, arm) for arm in BASELINES}
+        return found, untrained, asked.result()
+
+
+def _everywhere(members: list[Member], arm: str) -> dict[str, Scores]:
+    with ThreadPoolExecutor(max(1, len(members))) as pool:
+        jobs = {
+            member.home.peer_id: pool.submit(ask_arm, member.home.paths.text_socket, arm)
+            for member in members
+        }
+        return {peer_id: job.result() for peer_id, job in jobs.items()}
+
+
+def ask_arm(text_socket: Path, arm: str) -> Scores:
+    """One arm of one trainer. TapestryError if it is gone or refuses."""
+    return ask(text_socket, {"do": "arm", "name": arm}, ARM_TIMEOUT_S)
+
+
+class Central:
+    """A trainer on all honest members' data, drawn evenly, with one member's batch and steps."""
+
+    def __init__(self, plan: Plan, prepared: Prepared) -> None:
+        self._folder = prepared.folder / "central"
+        self._folder.mkdir(exist_ok=True)
+        self._socket = prepared.homes[0].paths.runtime / "central.sock"
+        manifest = prepared.manifest
+        self._configure = {
+            "t": "configure",
+            "task": plan.model.task,
+            "options": dict(manifest.task.options),
+            "data": [str(path) for home in prepared.homes for path in home.data],
+            "seed": manifest.genesis.seed,
+            "threads": 1,
+            "state_dir": str(self._folder),
+            "cache_dir": str(prepared.cache),
+            "text_socket": str(self._socket),
+            "schedule_steps": manifest.training.schedule_steps,
+            "speed": 1.0,
+            "judge": prepared.judge,
+        }
+
+    def __enter__(self) -> "Central":
+        self._link, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs, open(self._folder / "stderr", "wb") as errors:
+            self._process = subprocess.Popen(
+                [
+                    sys.executable,
+                    "-m",
+                    "tapestry_p2p.learn.trainer",
+                    "--link-fd",
+                    str(theirs.fileno()),
+                ],
+                pass_fds=(theirs.fileno(),),
+                env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[3])},
+                stdin=subprocess.DEVNULL,
+                stdout=errors,
+                stderr=errors,
+                start_new_session=True,
+            )
+        link.send(self._link, self._configure)
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._link.close()
+        self._process.kill()
+        self._process.wait()
+
+    def judge(self) -> Scores:
+        """Train and judge it: all languages count."""
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while not self._socket.exists():
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                raise TapestryError(
+                    f"the central trainer did not start; see {self._folder}", FAILURE
+                )
+            time.sleep(0.1)
+        return ask_arm(self._socket, "alone")

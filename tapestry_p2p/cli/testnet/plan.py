@@ -1,0 +1,228 @@
+"""What a testnet is asked to be: members, data, model, rounds. Checks it; starts nothing.
+
+A plan is refused with the inequality that it breaks. Languages go to the honest members first;
+``split`` members share one text, each with a part of its training text, all judged on the same
+held-out text.
+"""
+
+import json
+import tomllib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tapestry_p2p.data import UDHR_LANGUAGES, udhr
+from tapestry_p2p.errors import BAD_CONFIG, USAGE, TapestryError
+from tapestry_p2p.mix.codec import CODECS
+from tapestry_p2p.mix.rules import RULES
+from tapestry_p2p.mix.topology import IMPOSSIBLE, certificate, default_tolerance
+
+MEMBERS_MAX = 17
+
+# name -> options of the task ``language``
+PRESETS: dict[str, dict[str, Any]] = {
+    "tiny": {"layers": 2, "width": 48, "heads": 4, "context": 64, "batch_size": 8},  # 67,824
+    "small": {"layers": 2, "width": 52, "heads": 2, "context": 64, "batch_size": 16},  # 78,468
+    "base": {"layers": 4, "width": 72, "heads": 4, "context": 128, "batch_size": 16},  # 280,000
+}
+DEFAULT_PRESET = "small"
+_ALIASES = {"batch": "batch_size", "lr": "learning_rate"}
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A task by name or ``/path/file.py:make_task``, and its options."""
+
+    task: str
+    options: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A testnet, checked. ``members`` counts the Byzantine ones."""
+
+    members: int
+    byzantine: int
+    tolerate: int
+    attack: str
+    data: str
+    languages: tuple[str, ...]
+    split: int
+    rounds: int
+    inner_steps: int
+    rule: str
+    codec: str
+    model: Model
+    seed: int
+    out: Path
+    compare: str = ""
+    speeds: tuple[float, ...] = ()
+    batched: tuple[tuple[int, int, int], ...] = ()  # (receiver, sender, frames at a time)
+    timeout_s: float = 3600.0
+    texts: dict[str, bytes] = field(default_factory=dict)
+
+    @property
+    def honest(self) -> int:
+        """How many members train."""
+        return self.members - self.byzantine
+
+    @property
+    def steps(self) -> int:
+        """Inner steps of each member."""
+        return self.rounds * self.inner_steps
+
+    def language(self, member: int) -> str:
+        """The language of honest member ``member``."""
+        return self.languages[member // self.split % len(self.languages)]
+
+    def speed(self, member: int) -> float:
+        """The share of full speed at which a member trains."""
+        return self.speeds[member] if member < len(self.speeds) else 1.0
+
+    @property
+    def certificate(self) -> str:
+        """What all-to-all mixing promises."""
+        return certificate(self.members, self.tolerate)
+
+
+def make_plan(
+    *,
+    members: int,
+    byzantine: int,
+    tolerate: int | None,
+    attack: str,
+    data: str,
+    languages: str,
+    split: int,
+    rounds: int,
+    inner_steps: int,
+    rule: str,
+    codec: str,
+    model: str,
+    seed: int,
+    out: Path,
+    compare: str = "",
+    speeds: str = "",
+    batched: str = "",
+    timeout_s: float = 3600.0,
+) -> Plan:
+    """Check the options of ``tapestry testnet``. TapestryError: 2, or 78 for data and model."""
+    f = default_tolerance(members) if tolerate is None else tolerate
+    _need(2 <= members <= MEMBERS_MAX, f"--members must be 2..{MEMBERS_MAX}, not {members}")
+    _need(0 <= byzantine <= members - 2, f"--byzantine {byzantine} <= members - 2 must hold")
+    _need(f >= 0, f"--tolerate must be at least 0, not {f}")
+    _need(
+        certificate(members, f) != IMPOSSIBLE,
+        f"members > 3 * tolerate does not hold: {members} <= {3 * f}; no rule can help",
+    )
+    _need(rounds >= 1 and inner_steps >= 1 and split >= 1, "--rounds, --inner-steps, --split >= 1")
+    _need(rule in RULES, f"--rule must be one of {', '.join(sorted(RULES))}")
+    _need(not compare or compare in RULES, f"--compare must be one of {', '.join(sorted(RULES))}")
+    _need(codec in CODECS, f"--codec must be one of {', '.join(CODECS)}")
+    honest = members - byzantine
+    texts = _texts(data, [name for name in languages.split(",") if name], -(-honest // split))
+    return Plan(
+        members=members,
+        byzantine=byzantine,
+        tolerate=f,
+        attack=attack,
+        data=data,
+        languages=tuple(texts),
+        split=split,
+        rounds=rounds,
+        inner_steps=inner_steps,
+        rule=rule,
+        codec=codec,
+        model=find_model(model),
+        seed=seed,
+        out=out.absolute(),
+        compare=compare,
+        speeds=_speeds(speeds, members),
+        batched=_batched(batched, members),
+        timeout_s=timeout_s,
+        texts=texts,
+    )
+
+
+def _need(condition: bool, message: str) -> None:
+    if not condition:
+        raise TapestryError(message, USAGE)
+
+
+def _texts(data: str, languages: list[str], wanted: int) -> dict[str, bytes]:
+    """The texts that are used, by language, in the order of the members."""
+    if data == "udhr":
+        return _shipped(languages or list(UDHR_LANGUAGES), wanted, bool(languages))
+    folder = Path(data)
+    if not folder.is_dir():
+        raise TapestryError(f"--data {data}: no such folder; give one, or udhr", BAD_CONFIG)
+    found = {p.stem: p for p in sorted(folder.iterdir()) if p.is_file() and p.suffix == ".txt"}
+    names = languages or list(found)
+    for name in names:
+        if name not in found:
+            raise TapestryError(f"--data {data} has no {name}.txt", BAD_CONFIG)
+    if not names:
+        raise TapestryError(f"--data {data} holds no .txt file; put one per member", BAD_CONFIG)
+    return {name: found[name].read_bytes() for name in names[: max(wanted, 1)]}
+
+
+def _shipped(languages: list[str], wanted: int, named: bool) -> dict[str, bytes]:
+    for name in languages:
+        if name not in UDHR_LANGUAGES:
+            raise TapestryError(
+                f"--languages: {name!r} is not among {', '.join(UDHR_LANGUAGES)}", USAGE
+            )
+    chosen = languages if named and len(languages) < wanted else languages[:wanted]
+    return {name: udhr(name) for name in chosen}
+
+
+def find_model(text: str) -> Model:
+    """A preset's name, a .toml or .json of options, or file.py[:make_task]."""
+    if text in PRESETS:
+        return Model("language", dict(PRESETS[text]))
+    path = Path(text.partition(":")[0])
+    if not path.is_file():
+        raise TapestryError(
+            f"--model {text}: neither a file nor one of {', '.join(PRESETS)}", BAD_CONFIG
+        )
+    if path.suffix == ".py":
+        maker = text.partition(":")[2] or "make_task"
+        return Model(f"{path.absolute()}:{maker}", {})
+    try:
+        table = (
+            json.loads(path.read_bytes())
+            if path.suffix == ".json"
+            else tomllib.loads(path.read_text())
+        )
+    except (ValueError, UnicodeDecodeError) as error:
+        raise TapestryError(f"--model {text} cannot be read: {error}", BAD_CONFIG) from error
+    task = table.pop("task", "language")
+    if isinstance(task, dict):
+        task = task.get("name", "language")
+    options = {**table.pop("options", {}), **table}
+    return Model(str(task), {_ALIASES.get(key, key): value for key, value in options.items()})
+
+
+def _speeds(text: str, members: int) -> tuple[float, ...]:
+    try:
+        speeds = tuple(float(part) for part in text.split(",") if part)
+    except ValueError as error:
+        raise TapestryError(f"--speeds {text!r}: give numbers such as 1,1,0.25", USAGE) from error
+    _need(all(0 < s <= 1 for s in speeds), "--speeds must lie within 0..1")
+    _need(len(speeds) <= members, f"--speeds names {len(speeds)} > {members} members")
+    return speeds
+
+
+def _batched(text: str, members: int) -> tuple[tuple[int, int, int], ...]:
+    """``RECEIVER:SENDER:N`` triples, members counted from 0."""
+    found = []
+    for part in filter(None, text.split(",")):
+        numbers = part.split(":")
+        _need(
+            len(numbers) == 3 and all(n.isdigit() for n in numbers),
+            f"--batched {part!r}: write RECEIVER:SENDER:N, for example 0:1:4",
+        )
+        receiver, sender, n = map(int, numbers)
+        _need(max(receiver, sender) < members and n >= 1, f"--batched {part}: no such member")
+        found.append((receiver, sender, n))
+    return tuple(found)
