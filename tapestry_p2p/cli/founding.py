@@ -68,7 +68,7 @@ def init(
     own_task = f"{code}:{task.rpartition(':')[2]}" if code else task
     built = describe(own_task, dict(chosen.options), seed, texts, paths.cache)
     if code is not None:
-        newcomer.copy_code(code, paths)
+        newcomer.copy_code(code, paths, code.name)
     identity, made = newcomer.own_key(paths)
     founded = m.Manifest(
         network=named,

@@ -16,8 +16,7 @@ from tapestry_p2p.cli.output import note, plain, say
 from tapestry_p2p.daemon.config import Bootstrap, Config, Member
 from tapestry_p2p.daemon.describe import describe
 from tapestry_p2p.daemon.invite import Invite, parse_invite
-from tapestry_p2p.daemon.join import fetch_manifest
-from tapestry_p2p.daemon.manifest import Manifest, dump_manifest, parse_manifest, task_file
+from tapestry_p2p.daemon.manifest import Manifest, agreed_code, dump_manifest, parse_manifest
 from tapestry_p2p.daemon.paths import Paths
 from tapestry_p2p.errors import BAD_CONFIG, REFUSED, USAGE, VERSION, TapestryError
 
@@ -58,15 +57,18 @@ def join(
         member = Member(name=name, languages=spoken)
     except ValueError as error:
         raise TapestryError(str(error), USAGE) from error
+    from tapestry_p2p.daemon.join import fetch_manifest  # libp2p, a second
+
     manifest = _checked(fetch_manifest(invite), invite)
     for line in terms(manifest):
         note(line)
+    code = _code(manifest, task_file or paths.config / (manifest.task.file or "-"))
     _accept(yes=yes)
     paths.make()
-    if task_file is not None:
-        newcomer.copy_code(task_file, paths)
     texts = newcomer.data_or_sample(data, spoken, manifest.task.name, paths)
-    _same_model(manifest, paths, texts)
+    _same_model(manifest, code, paths, texts)
+    if code is not None:
+        newcomer.copy_code(code, paths, manifest.task.file)
     identity, made = newcomer.own_key(paths)
     own, listen = newcomer.with_free_port(texts)
     peers = Bootstrap(peers=[str(address) for address in invite.addresses])
@@ -124,16 +126,22 @@ def _accept(*, yes: bool) -> None:
         raise TapestryError("nothing was joined", REFUSED)
 
 
-def _same_model(manifest: Manifest, paths: Paths, texts: list[Path]) -> None:
-    """Build the model once and compare it with what the members agreed on."""
+def _code(manifest: Manifest, path: Path) -> Path | None:
+    """The network's own code, which must be on this machine already; None if it has none."""
+    if not manifest.task.file:
+        return None
     try:
-        code = task_file(manifest, paths.config)
+        return agreed_code(manifest, path.absolute())
     except TapestryError as error:
         raise TapestryError(
             f"this network trains code of its own, {plain(manifest.task.name)}: get it from a"
             f" member, read it, and give it with --task-file ({error.message})",
             BAD_CONFIG,
         ) from error
+
+
+def _same_model(manifest: Manifest, code: Path | None, paths: Paths, texts: list[Path]) -> None:
+    """Build the model once and compare it with what the members agreed on."""
     task = manifest.task.name
     if code is not None:
         task = f"{code}:{task.rpartition(':')[2]}"

@@ -64,9 +64,9 @@ def data_or_sample(
     return [sample]
 
 
-def copy_code(source: Path, paths: Paths) -> None:
+def copy_code(source: Path, paths: Paths, name: str) -> None:
     """Put a task's file beside network.toml. TapestryError (exit 6) if another is there."""
-    target = paths.config / source.name
+    target = paths.config / name
     if target.exists() and target.read_bytes() != source.read_bytes():
         raise TapestryError(f"{target} exists already and is another file; move it away", REFUSED)
     if not target.exists():

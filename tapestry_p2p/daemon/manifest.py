@@ -326,7 +326,11 @@ def task_file(manifest: Manifest, folder: Path) -> Path | None:
     """
     if not manifest.task.file:
         return None
-    path = folder / manifest.task.file
+    return agreed_code(manifest, folder / manifest.task.file)
+
+
+def agreed_code(manifest: Manifest, path: Path) -> Path:
+    """The path, if the file there is the task's code. TapestryError (exit 78) otherwise."""
     try:
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError as error:
