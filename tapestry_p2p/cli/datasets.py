@@ -3,6 +3,7 @@
 Knows where texts come from and writes them; never overwrites.
 """
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -109,5 +110,6 @@ def _write(target: Path, text: bytes) -> None:
     except OSError as error:
         raise TapestryError(f"{target} cannot be written: {error.strerror}", FAILURE) from error
     finally:
-        draft.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # it was never made
+            draft.unlink()
     say(f"{target}  {len(text)} bytes")

@@ -3,6 +3,7 @@
 Knows the file (PKCS#8, PEM, Ed25519) and its mode; what is signed with the key is gossip's.
 """
 
+import contextlib
 import os
 import stat
 from pathlib import Path
@@ -40,7 +41,8 @@ def make_key(path: Path) -> bool:
     except OSError as error:
         raise TapestryError(f"{path} cannot be written: {error.strerror}", FAILURE) from error
     finally:
-        draft.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # it was never made
+            draft.unlink()
     return True
 
 

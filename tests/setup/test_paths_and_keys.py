@@ -74,6 +74,12 @@ def test_a_key_is_made_once(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["key.pem"]
 
 
+def test_a_key_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(TapestryError, match="cannot be written"):
+        make_key(tmp_path / "file" / "key.pem")
+
+
 def test_two_keys_differ(tmp_path: Path) -> None:
     make_key(tmp_path / "a")
     make_key(tmp_path / "b")

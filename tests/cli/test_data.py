@@ -1,0 +1,200 @@
+"""`data`: help pages cleaned, on made text; apt, played by scripts; files never overwritten."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tapestry_p2p.cli import debian
+from tapestry_p2p.cli import main as cli
+from tapestry_p2p.data import udhr, udhr_code, udhr_languages
+from tapestry_p2p.errors import FAILURE, OK, REFUSED, TEMPORARY, USAGE
+
+PAGE = """<!DOCTYPE html><html><head><title>Titel der Seite</title><script>var x = "code";</script>
+</head><body><header><p>Hilfe-Kopf</p></header>
+<div id="DisplayArea"><meta itemprop="keywords" content="Stichwort">
+<h1 id="a"><a name="b"></a>Ausschalten   der
+ Erkennung</h1>
+<p>Wenn Sie <a href="x"><span class="y">Text</span></a> eingeben &amp; so&nbsp;weiter.
+<br>Neue Zeile.</p>
+<table><tr><td><p>Zelle eins</p></td><td>Zelle zwei</td></tr></table>
+<pre><code>Sub Main : Print "never"</code></pre><p>Nach <code>GEHEIM</code> dem Code</p>
+<ul><li>Punkt</li><li>12 %</li></ul><button type="button">Knopf</button>
+<img src="x.png"><p>ok</p><p>Ende</p></div><footer><p>Unter dem Text</p></footer></body></html>"""
+
+
+def test_a_page_becomes_its_lines_of_prose() -> None:
+    assert debian.lines_of(PAGE) == [
+        "Ausschalten der Erkennung",
+        "Wenn Sie Text eingeben & so weiter.",
+        "Neue Zeile.",
+        "Zelle eins",
+        "Zelle zwei",
+        "Nach dem Code",
+        "Punkt",
+        "Ende",
+    ]
+
+
+@pytest.mark.parametrize("html", ["", "<div", "</div></div>", "<p>out</p>", "<div id=DisplayArea>"])
+def test_a_broken_page_gives_no_lines(html: str) -> None:
+    assert debian.lines_of(html) == []
+
+
+def test_english_lines_and_repetitions_go() -> None:
+    lines = ["Datei", "File", "Datei", "Neu", "Edit"]
+    kept, dropped = debian.translated(lines, frozenset({"File", "Edit", "View"}))
+    assert kept == ["Datei", "Neu"]
+    assert dropped == pytest.approx(0.5)
+    assert debian.translated([], frozenset()) == ([], 1.0)
+
+
+# ---- apt, played -----------------------------------------------------------------------------
+
+APT = """#!/bin/sh
+echo "apt-get $*" >>"$FAKE_LOG"
+for last in "$@"; do :; done
+case "$*" in
+    *update*) exit "${FAKE_UPDATE:-0}" ;;
+    *Dir::State*) ;;
+    *) [ -z "${FAKE_NO_LISTS:-}" ] || exit 100 ;;
+esac
+[ -d "$FAKE_PAGES/$last" ] || exit 100
+echo "$last" >"$last.deb"
+"""
+DPKG = """#!/bin/sh
+cp -r "$FAKE_PAGES/$(cat "$2")/." "$3"
+"""
+
+
+def page(*lines: str) -> str:
+    return f"<div id='DisplayArea'>{''.join(f'<p>{line}</p>' for line in lines)}</div>"
+
+
+@pytest.fixture
+def apt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A machine whose apt knows three languages; returns the log of its calls."""
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    for name, text in (("apt-get", APT), ("dpkg-deb", DPKG)):
+        (programs / name).write_text(text)
+        (programs / name).chmod(0o755)
+    for tool in ("sh", "cp", "cat"):
+        (programs / tool).symlink_to(shutil.which(tool) or "")
+    pages = tmp_path / "pages"
+    for language, lines in {
+        "en-us": ("The file", "The edit"),
+        "de": ("Die Datei", "The edit", "Die Datei"),
+        "hi": ("The file", "The edit", "फ़ाइल खोलें"),
+    }.items():
+        folder = pages / f"libreoffice-help-{language}/usr/share/libreoffice/help/x/text/a"
+        folder.mkdir(parents=True)
+        (folder / "page.html").write_text(page(*lines))
+    monkeypatch.setenv("PATH", str(programs))
+    monkeypatch.setenv("FAKE_PAGES", str(pages))
+    monkeypatch.setenv("FAKE_LOG", str(tmp_path / "log"))
+    return tmp_path / "log"
+
+
+def run(*words: object) -> int:
+    return cli.main([str(word) for word in words])
+
+
+def test_help_texts_are_fetched_and_cleaned(
+    apt: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert run("data", "debian", "--languages", "de,en-us", "--out", out) == OK
+    assert (out / "de.txt").read_text() == "Die Datei\n"
+    assert (out / "en-us.txt").read_text() == "The file\nThe edit\n"
+    assert str(out / "de.txt") in capsys.readouterr().out
+    assert "update" not in apt.read_text()
+
+
+def test_without_lists_it_fetches_its_own(
+    apt: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FAKE_NO_LISTS", "1")
+    assert run("data", "debian", "--languages", "de", "--out", tmp_path / "out") == OK
+    calls = apt.read_text().splitlines()
+    updates = [call for call in calls if "update" in call]
+    assert len(updates) == 1
+    assert "APT::Sandbox::User=" in updates[0]
+
+
+@pytest.mark.parametrize(
+    ("languages", "environ", "status", "said"),
+    [
+        ("hi", {}, FAILURE, "hi: 67% of its lines are English"),
+        ("xx", {}, USAGE, "libreoffice-help-xx cannot be had"),
+        ("../x", {}, USAGE, "is no language"),
+        ("de", {"FAKE_NO_LISTS": "1", "FAKE_UPDATE": "100"}, TEMPORARY, "check the network"),
+        ("de", {"PATH": "/nowhere"}, FAILURE, "apt-get was not found"),
+    ],
+)
+def test_what_goes_wrong_is_one_line_and_leaves_no_file(
+    languages: str,
+    environ: dict[str, str],
+    status: int,
+    said: str,
+    apt: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    assert run("data", "debian", "--languages", languages, "--out", tmp_path / "out") == status
+    assert said in capsys.readouterr().err.splitlines()[-1]
+    assert not (tmp_path / "out").exists()
+
+
+def test_files_that_are_there_stay(
+    apt: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "de.txt").write_text("mine")
+    assert run("data", "debian", "--languages", "de", "--out", tmp_path) == REFUSED
+    assert (tmp_path / "de.txt").read_text() == "mine"
+    assert not apt.exists()
+
+
+# ---- udhr ------------------------------------------------------------------------------------
+
+
+def test_shipped_texts_are_written(tmp_path: Path) -> None:
+    assert run("data", "udhr", "--languages", "fr,deu_1996,Japanese", "--out", tmp_path) == OK
+    written = sorted(path.name for path in tmp_path.iterdir())
+    assert written == ["deu_1996.txt", "fra.txt", "jpn.txt"]
+    assert (tmp_path / "fra.txt").read_bytes() == udhr("fra")
+
+
+def test_all_shipped_texts(tmp_path: Path) -> None:
+    assert run("data", "udhr", "--out", tmp_path) == OK
+    assert len(list(tmp_path.iterdir())) == 28
+
+
+def test_a_language_that_is_not_shipped(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("data", "udhr", "--languages", "fra,xx", "--out", tmp_path / "out") == USAGE
+    assert "no udhr in xx" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_that_cannot_be_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "out").write_text("a file")
+    assert run("data", "udhr", "--languages", "fra", "--out", tmp_path / "out") == FAILURE
+    assert "cannot be written" in capsys.readouterr().err
+
+
+def test_languages_by_any_usual_name() -> None:
+    assert [udhr_code(name) for name in ("de", "deu", "German", "DEU_1996")] == ["deu_1996"] * 4
+    assert udhr_code("zh") == "cmn_hans"
+    assert udhr_code("xx") is None
+    assert all(udhr_code(code) == code for code in udhr_languages())
+
+
+def test_the_list_names_all(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("data", "list") == OK
+    out = capsys.readouterr().out
+    assert all(code in out for code in (*udhr_languages(), *debian.LANGUAGES))
