@@ -10,11 +10,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from tapestry_p2p.learn.learner import Place, Program
 from tapestry_p2p.learn.task import Metrics, evaluator_of
@@ -55,7 +53,8 @@ class Judge:
             self._texts = {self._own: None}
         self._every = max(1, spec["every_steps"])
         self.sovereign_from = int(spec["sovereign_from_step"])
-        self.best = Checkpoint(program.genesis)
+        self.best = Checkpoint(program.genesis)  # by the mean over all languages
+        self.best_own = Checkpoint(program.genesis)  # by the own one, until `sovereign` leaves
         self.judged_at = 0  # step of the last judgement of `together`
         self.branch: Place | None = None  # where `sovereign` leaves the others
 
@@ -69,7 +68,10 @@ class Judge:
         if self.collecting and (last or place.step - self.judged_at >= self._every):
             self.judged_at = place.step
             vector = self._program.layout.flatten(place.params)
-            self.best.offer(vector, self._score(place.params, tuple(self._texts)), place.step)
+            losses = self._losses(place.params, self._texts)
+            self.best.offer(vector, _mean(losses), place.step)
+            if self.branch is None:
+                self.best_own.offer(vector, losses.get(self._own, _mean(losses)), place.step)
 
     def arm(self, name: str, between: Callable[[], None]) -> dict[str, Any]:
         """Train (if need be) and judge one of ARMS; ``between`` is called at step boundaries.
@@ -81,33 +83,36 @@ class Judge:
         best = {
             "untrained": lambda: Checkpoint(self._program.genesis),
             "together": lambda: self.best,
-            "alone": lambda: self._train(self._program.fresh(self._program.genesis), between),
-            "sovereign": lambda: self._train(self._sovereign_start(), between),
+            "alone": lambda: self._alone(between),
+            "sovereign": lambda: self._sovereign(between),
         }[name]()
         report = self.report(self._program.params(best.vector))
         return {**report, "best_step": best.step, "seconds": time.monotonic() - begin}
 
-    def _sovereign_start(self) -> Place:
-        if self.branch is None:
-            return self._program.fresh(self._program.genesis)
-        return self._program.copy(self.branch)
+    def _alone(self, between: Callable[[], None]) -> Checkpoint:
+        start = self._program.fresh(self._program.genesis)
+        return self._train(start, Checkpoint(self._program.genesis), between)
 
-    def _train(self, place: Place, between: Callable[[], None]) -> Checkpoint:
+    def _sovereign(self, between: Callable[[], None]) -> Checkpoint:
+        if self.branch is None:  # the end was never so far
+            return self._alone(between)
+        best = Checkpoint(self.best_own.vector, self.best_own.score, self.best_own.step)
+        return self._train(self._program.copy(self.branch), best, between)
+
+    def _train(self, place: Place, best: Checkpoint, between: Callable[[], None]) -> Checkpoint:
         program = self._program
         judged = (self._own,) if self._own in self._texts else tuple(self._texts)
-        best = Checkpoint(program.genesis)
         for step in range(place.step, program.schedule_steps + 1):
             if step % self._every == 0 or step == program.schedule_steps:
                 vector = program.layout.flatten(place.params)
-                best.offer(vector, self._score(place.params, judged), step)
+                best.offer(vector, _mean(self._losses(place.params, judged)), step)
             if step < program.schedule_steps:
                 program.advance(place)
                 between()
         return best
 
-    def _score(self, params: Params, languages: tuple[str, ...]) -> float:
-        losses = [self._metrics(params, language, 0)["loss"] for language in languages]
-        return float(np.mean(losses))
+    def _losses(self, params: Params, languages: Iterable[str]) -> dict[str, float]:
+        return {language: self._metrics(params, language, 0)["loss"] for language in languages}
 
     def _metrics(self, params: Params, language: str, part: int) -> Metrics:
         files = self._texts[language]
@@ -115,6 +120,7 @@ class Judge:
         return self._evaluate(params, ("validation", "test")[part], paths)
 
     def report(self, params: Params) -> dict[str, Any]:
+        """What the task says of these parameters on the test part, by figure and language."""
         found = {language: self._metrics(params, language, 1) for language in self._texts}
         return {
             name: {language: metrics[name] for language, metrics in found.items()}
@@ -122,3 +128,7 @@ class Judge:
             else None
             for name in REPORTED
         }
+
+
+def _mean(losses: Mapping[str, float]) -> float:
+    return math.fsum(losses.values()) / len(losses)

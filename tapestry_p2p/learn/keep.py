@@ -45,9 +45,9 @@ class Keeper:
         self.place = Place(good.params, good.moments, good.step, cursor)
         counters: dict[str, Any] = {"step": good.step, "cursor": cursor}
         if self._judge.collecting:
-            branch, best = self._judge.branch, self._judge.best
-            counters |= {"best": [best.score, best.step, self._judge.judged_at]}
-            counters |= {"branch": [branch.step, branch.cursor] if branch else []}
+            branch, judged_at = self._judge.branch, self._judge.judged_at
+            bests = [[best.score, best.step] for best in (self._judge.best, self._judge.best_own)]
+            counters["judged"] = [judged_at, bests, [branch.step, branch.cursor] if branch else []]
         self._store.save(self._tree(good), counters)
 
     def resume(self, vector: NDArray[np.float32], step: int) -> Place:
@@ -62,7 +62,7 @@ class Keeper:
         tree = {"params": place.params, "moments": place.moments}
         if self._judge.collecting:
             branch = self._judge.branch or place
-            tree["best"] = self._judge.best.vector
+            tree["bests"] = [self._judge.best.vector, self._judge.best_own.vector]
             tree["branch"] = {"params": branch.params, "moments": branch.moments}
         return tree
 
@@ -72,10 +72,11 @@ class Keeper:
         self.place = copy(Place(tree["params"], tree["moments"], step, cursor))
         if not self._judge.collecting:
             return
-        score, best_step, self._judge.judged_at = counters["best"]
-        self._judge.best = Checkpoint(tree["best"], score, best_step)
-        if counters["branch"]:
+        judged_at, bests, branched = counters["judged"]
+        self._judge.judged_at = judged_at
+        self._judge.best, self._judge.best_own = (
+            Checkpoint(vector, *counts) for vector, counts in zip(tree["bests"], bests, strict=True)
+        )
+        if branched:
             branch = tree["branch"]
-            self._judge.branch = copy(
-                Place(branch["params"], branch["moments"], *counters["branch"])
-            )
+            self._judge.branch = copy(Place(branch["params"], branch["moments"], *branched))
