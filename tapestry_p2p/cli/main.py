@@ -53,9 +53,9 @@ DIRECT: dict[tuple[str, ...], tuple[str, dict[str, Any]]] = {
     ("run",): ("member:run", {}),
     ("stop",): ("member:stop", {}),
     ("status",): ("member:status", {}),
-    ("status", "--json"): ("member:status", {"as_json": True}),
+    ("status", "--json"): ("member:status", {"json": True}),
     ("peers",): ("member:peers", {}),
-    ("peers", "--json"): ("member:peers", {"as_json": True}),
+    ("peers", "--json"): ("member:peers", {"json": True}),
 }
 
 

@@ -4,20 +4,17 @@ Nothing here imports jax or libp2p, except what ``run`` starts. Peers' names are
 control characters and never without the id beside them.
 """
 
-import json
+from json import dumps
 from pathlib import Path
-from typing import Annotated, Any
-
-from cyclopts import Parameter
+from typing import Any
 
 from tapestry_p2p.cli.output import plain, show
-from tapestry_p2p.daemon.control import ask
+from tapestry_p2p.daemon.ask import ask
 from tapestry_p2p.daemon.paths import find_paths
 from tapestry_p2p.errors import FAILURE, NO_DAEMON, NOT_READY, OK, TapestryError
 
 SHORT_ID = 8  # last characters of a peer id, shown beside a name
 GENERATE_TIMEOUT_S = 120.0
-Json = Annotated[bool, Parameter(name="--json")]
 
 
 def run() -> int:
@@ -37,18 +34,18 @@ def stop() -> int:
     return OK
 
 
-def status(*, as_json: Json = False) -> int:
+def status(*, json: bool = False) -> int:
     """Show what the running member does.
 
     Exit status 0 if it works, 3 if none runs, 4 if it is not ready or degraded.
 
     Parameters
     ----------
-    as_json
+    json
         Print it as JSON.
     """
     found = ask(find_paths().control_socket, {"do": "status"})
-    show(found, as_json=as_json, lines=_status_lines(found))
+    show(found, as_json=json, lines=_status_lines(found))
     return OK if found["state"] in ("training", "finished") else NOT_READY
 
 
@@ -78,17 +75,17 @@ def _status_lines(found: dict[str, Any]) -> list[str]:
     return lines
 
 
-def peers(*, as_json: Json = False) -> int:
+def peers(*, json: bool = False) -> int:
     """Show the other members and how each is treated.
 
     Parameters
     ----------
-    as_json
+    json
         Print it as JSON.
     """
     found = ask(find_paths().control_socket, {"do": "peers"})
     lines = [_peer_line(row) for row in found["peers"]] or ["no other member is known yet"]
-    show(found, as_json=as_json, lines=lines)
+    show(found, as_json=json, lines=lines)
     return OK
 
 
@@ -109,26 +106,26 @@ def _peer_line(row: dict[str, Any]) -> str:
     )
 
 
-def invite(*, as_json: Json = False) -> int:
+def invite(*, json: bool = False) -> int:
     """Print a link by which others can join the network.
 
     Parameters
     ----------
-    as_json
+    json
         Print it as JSON.
     """
     found = ask(find_paths().control_socket, {"do": "invite"})
-    show(found, as_json=as_json, lines=[found["link"]])
+    show(found, as_json=json, lines=[found["link"]])
     return OK
 
 
 def generate(
     prompt: str = "",
     *,
-    size: Annotated[int, Parameter(name="--bytes")] = 200,
+    bytes: int = 200,
     temperature: float = 0.8,
     seed: int = 0,
-    as_json: Json = False,
+    json: bool = False,
 ) -> int:
     """Let the running member's model go on with a text. It never leaves this machine.
 
@@ -138,44 +135,44 @@ def generate(
     ----------
     prompt
         The text to go on with.
-    size
+    bytes
         How many bytes to add.
     temperature
         0 takes the likeliest byte each time; more is more daring.
     seed
         Another seed, another text.
-    as_json
+    json
         Print it as JSON.
     """
     request = {
         "do": "generate",
         "prompt": prompt,
-        "bytes": size,
+        "bytes": bytes,
         "temperature": temperature,
         "seed": seed,
     }
     found = _ask_trainer(request)
-    show(found, as_json=as_json, lines=(prompt + found["text"]).splitlines() or [""])
+    show(found, as_json=json, lines=(prompt + found["text"]).splitlines() or [""])
     return OK
 
 
-def evaluate(*, as_json: Json = False) -> int:
+def evaluate(*, json: bool = False) -> int:
     """Judge the running member's model on its own held-out text.
 
     Parameters
     ----------
-    as_json
+    json
         Print it as JSON.
     """
     found = _ask_trainer({"do": "evaluate"})
     lines = [
         f"{metric}: {next(iter(scores.values())):.3f}" for metric, scores in found.items() if scores
     ]
-    show(found, as_json=as_json, lines=lines)
+    show(found, as_json=json, lines=lines)
     return OK
 
 
-def export(folder: Path, *, as_json: Json = False) -> int:
+def export(folder: Path, *, json: bool = False) -> int:
     """Write the running member's model as safetensors with a model card.
 
     Example: tapestry export my-model
@@ -184,7 +181,7 @@ def export(folder: Path, *, as_json: Json = False) -> int:
     ----------
     folder
         Where to; made if missing, must be empty.
-    as_json
+    json
         Print it as JSON.
     """
     target = folder.absolute()
@@ -198,7 +195,7 @@ def export(folder: Path, *, as_json: Json = False) -> int:
         (target / "README.md").write_text(model_card(status, found, scores), encoding="utf-8")
     except OSError as error:
         raise TapestryError(f"{folder} cannot be written: {error.strerror}", FAILURE) from error
-    show({**found, "path": str(target)}, as_json=as_json, lines=[f"model and card are in {folder}"])
+    show({**found, "path": str(target)}, as_json=json, lines=[f"model and card are in {folder}"])
     return OK
 
 
@@ -210,7 +207,7 @@ def model_card(status: dict[str, Any], facts: dict[str, Any], scores: dict[str, 
         if isinstance(by_text, dict)
         for value in by_text.values()
     )
-    licence = f"license: {json.dumps(status['licence'])}\n" if status["licence"] else ""
+    licence = f"license: {dumps(status['licence'])}\n" if status["licence"] else ""
     return f"""---
 library_name: tapestry
 {licence}---

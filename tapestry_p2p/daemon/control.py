@@ -1,7 +1,6 @@
 """The control socket: one JSON line in, one JSON line out, for the local user alone.
 
-AF_UNIX, mode 0600, and the caller's uid is checked. The client half is what the command line uses:
-it needs neither trio nor libp2p.
+AF_UNIX, mode 0600, and the caller's uid is checked. The asking half is ask.py.
 """
 
 import json
@@ -15,11 +14,10 @@ from typing import Any
 
 import trio
 
-from tapestry_p2p.errors import FAILURE, NO_DAEMON, TIMEOUT, TapestryError
+from tapestry_p2p.errors import FAILURE, TapestryError
 
 log = logging.getLogger("tapestry.control")
 
-LINE_BYTES_MAX = 16 << 20
 REQUEST_BYTES_MAX = 64 << 10
 REQUEST_DEADLINE_S = 10.0
 CALLERS_MAX = 16
@@ -92,41 +90,3 @@ async def _read_line(stream: trio.SocketStream) -> bytes:
             break
         line += part
     return bytes(line)
-
-
-def ask(path: Path, request: dict[str, Any], timeout_s: float = 10.0) -> dict[str, Any]:
-    """Send one request to the daemon at ``path`` and return its answer.
-
-    TapestryError: 3 if no daemon listens there, 5 if it does not answer, or what it answered.
-    """
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
-        sock.settimeout(timeout_s)
-        try:
-            sock.connect(str(path))
-            sock.sendall(json.dumps(request).encode() + b"\n")
-            data = _drain(sock)
-        except TimeoutError as error:
-            raise TapestryError(
-                f"the daemon at {path} gave no answer in {timeout_s:.0f} s; is it overloaded?",
-                TIMEOUT,
-            ) from error
-        except OSError as error:
-            raise TapestryError(
-                f"no daemon answers at {path}; start it with: tapestry run", NO_DAEMON
-            ) from error
-    if not data:
-        raise TapestryError(f"the daemon at {path} closed the connection; try again", NO_DAEMON)
-    answer: dict[str, Any] = json.loads(data)
-    if "error" in answer:
-        raise TapestryError(str(answer["error"]), int(answer.get("exit_code", FAILURE)))
-    return answer
-
-
-def _drain(sock: socket.socket) -> bytes:
-    data = bytearray()
-    while not data.endswith(b"\n") and len(data) < LINE_BYTES_MAX:
-        part = sock.recv(1 << 16)
-        if not part:
-            break
-        data += part
-    return bytes(data)

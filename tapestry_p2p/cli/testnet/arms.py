@@ -18,7 +18,7 @@ from tapestry_p2p import link
 from tapestry_p2p.cli.testnet.cluster import Member
 from tapestry_p2p.cli.testnet.homes import Prepared
 from tapestry_p2p.cli.testnet.plan import Plan
-from tapestry_p2p.daemon.control import ask
+from tapestry_p2p.daemon.ask import ask
 from tapestry_p2p.errors import FAILURE, TapestryError
 
 ARM_TIMEOUT_S = 1800.0

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from tapestry_p2p.cli.testnet.homes import Home
-from tapestry_p2p.daemon.control import ask
+from tapestry_p2p.daemon.ask import ask
 from tapestry_p2p.errors import FAILURE, TIMEOUT, TapestryError
 
 POLL_S = 0.4
