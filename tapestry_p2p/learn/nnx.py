@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 
 from tapestry_p2p.learn.task import Params, TaskError
@@ -29,8 +30,7 @@ class NnxModel:
         if jax.tree.leaves(rest):
             raise TaskError("task_error", "the module holds state that is no nnx.Param")
         self._template = params
-        self._streams = bool(jax.tree.leaves(random))
-        if self._streams:
+        if jax.tree.leaves(random):
             random = nnx.split(build(nnx.Rngs(0)), nnx.Param, nnx.RngState)[2]
         self._random = random
 
@@ -52,7 +52,11 @@ class NnxModel:
         """The module holding these parameters; ``key`` seeds its random streams."""
         state = jax.tree.map(lambda leaf: leaf, self._template)
         nnx.replace_by_pure_dict(state, params)
-        module = nnx.merge(self._graph, state, self._random)
-        if self._streams and key is not None:
-            nnx.reseed(module, default=key, params=key, dropout=key)
-        return module
+        random = self._random
+        if key is not None:
+            random = jax.tree.map(lambda leaf: key if _is_key(leaf) else leaf, random)
+        return nnx.merge(self._graph, state, random)
+
+
+def _is_key(leaf: Any) -> bool:
+    return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)

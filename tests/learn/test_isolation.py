@@ -1,0 +1,79 @@
+"""The trainer has no network: proven in a process of its own, as root and as nobody."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+
+import pytest
+
+from tapestry_p2p.learn import isolation
+from tapestry_p2p.link import ISOLATION_LINES
+
+PROBE = """
+import json, os, socket, sys
+from tapestry_p2p.learn import isolation
+if sys.argv[1] == "nobody":  # after the imports: it may not read them where we live
+    os.setgroups([]); os.setgid(65534); os.setuid(65534)
+before = sorted(isolation.interfaces())
+isolation.close_inherited(2)
+isolated, line = isolation.leave_network()
+with socket.socket() as tcp:
+    tcp.settimeout(2)
+    try:
+        tcp.connect(("127.0.0.1", int(sys.argv[2])))
+        reached = True
+    except OSError:
+        reached = False
+try:
+    os.fstat(int(sys.argv[3]))
+    inherited = True
+except OSError:
+    inherited = False
+print(json.dumps([isolated, line, sorted(isolation.interfaces()), reached, inherited]))
+"""
+
+
+def _probe(user: str) -> list[object]:
+    with socket.create_server(("127.0.0.1", 0)) as server, open(os.devnull) as leaked:
+        port = server.getsockname()[1]
+        os.set_inheritable(leaked.fileno(), True)
+        done = subprocess.run(
+            [sys.executable, "-c", PROBE, user, str(port), str(leaked.fileno())],
+            capture_output=True,
+            text=True,
+            close_fds=False,
+            check=True,
+        )
+    found: list[object] = json.loads(done.stdout)
+    return found
+
+
+def test_without_root_or_with_it_the_truth_is_told() -> None:
+    isolated, line, interfaces, reached, inherited = _probe("self")
+    assert line in ISOLATION_LINES
+    assert not inherited
+    if isolated:
+        assert interfaces == ["lo"]
+        assert not reached
+    else:
+        assert "not isolated" in str(line)
+    if os.getuid() == 0 and isolated:
+        assert line == isolation.BY_ROOT
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can become nobody")
+def test_an_ordinary_user_gets_a_user_namespace_or_the_truth() -> None:
+    isolated, line, interfaces, reached, _ = _probe("nobody")
+    if isolated:
+        assert line == isolation.BY_USER
+        assert interfaces == ["lo"]
+        assert not reached
+    else:
+        assert line == isolation.REFUSED
+
+
+def test_this_process_has_not_left() -> None:
+    lines = {isolation.BY_ROOT, isolation.BY_USER, isolation.BEFORE}
+    assert lines | {isolation.REFUSED, isolation.UNPROVEN} == set(ISOLATION_LINES)

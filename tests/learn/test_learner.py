@@ -1,0 +1,186 @@
+"""A training continues exactly where it stopped, and every arm is judged fairly."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from trainer_kit import TINY, text_file
+
+from tapestry_p2p.learn.judge import Judge
+from tapestry_p2p.learn.keep import Keeper
+from tapestry_p2p.learn.learner import Place, Program, with_schedule_at
+from tapestry_p2p.learn.load import load
+from tapestry_p2p.learn.loop import near
+from tapestry_p2p.learn.task import Data
+
+STEPS = 40
+
+
+@pytest.fixture(scope="module")
+def program(tmp_path_factory: pytest.TempPathFactory) -> Program:
+    path = text_file(tmp_path_factory.mktemp("data"), 3000)
+    task = load("language", {**TINY, "learning_rate": 0.02}, Data([path], 7))
+    return Program(task, seed=1, batch_seed=2, schedule_steps=STEPS)
+
+
+def _judge(program: Program, **changes: Any) -> Judge:
+    spec = {"texts": {}, "own": "own", "every_steps": 10, "sovereign_from_step": 30, **changes}
+    return Judge(spec, program)
+
+
+def _vector(program: Program, place: Place) -> Any:
+    return program.layout.flatten(place.params)
+
+
+def _advanced(program: Program, place: Place, steps: int) -> list[float]:
+    return [program.advance(place) for _ in range(steps)]
+
+
+def test_after_a_restart_come_the_same_batches_and_the_same_bits(
+    program: Program, tmp_path: Path
+) -> None:
+    place = program.fresh(program.genesis)
+    _advanced(program, place, 10)
+    keeper = Keeper(tmp_path, program, Judge(None, program))
+    assert not keeper.restored
+    keeper.save(place, place.cursor)
+    vector = _vector(program, place)
+    losses = _advanced(program, place, 10)
+
+    again = Keeper(tmp_path, program, Judge(None, program))
+    assert again.restored
+    resumed = again.resume(vector, 10)
+    assert (resumed.step, resumed.cursor) == (10, 10)
+    assert _advanced(program, resumed, 10) == losses
+    assert np.array_equal(_vector(program, resumed), _vector(program, place))
+
+
+def test_without_a_state_the_cursor_stands_at_the_step(program: Program, tmp_path: Path) -> None:
+    resumed = Keeper(tmp_path, program, Judge(None, program)).resume(program.genesis, 25)
+    assert (resumed.step, resumed.cursor) == (25, 25)
+
+
+def test_what_the_judge_collected_survives(program: Program, tmp_path: Path) -> None:
+    judge = _judge(program)
+    place = program.fresh(program.genesis)
+    for _ in range(35):
+        program.advance(place)
+        judge.watch(place)
+        judge.corrected(place, last=False)
+    Keeper(tmp_path, program, judge).save(place, place.cursor)
+
+    fresh = _judge(program)
+    Keeper(tmp_path, program, fresh)
+    assert fresh.judged_at == 30
+    for kept, seen in ((fresh.best, judge.best), (fresh.best_own, judge.best_own)):
+        assert (kept.score, kept.step) == (seen.score, seen.step)
+        assert np.array_equal(kept.vector, seen.vector)
+    assert fresh.branch is not None
+    assert judge.branch is not None
+    assert (fresh.branch.step, fresh.branch.cursor) == (30, 30)
+    assert np.array_equal(_vector(program, fresh.branch), _vector(program, judge.branch))
+    # A trainer outside a testnet does not take a testnet's state for its own.
+    assert not Keeper(tmp_path, program, Judge(None, program)).restored
+
+
+def test_a_schedule_follows_the_networks_step(program: Program) -> None:
+    moments = program.fresh(program.genesis, step=33).moments
+    assert 33 in [int(leaf) for leaf in _counts(moments)]
+    assert {int(leaf) for leaf in _counts(with_schedule_at(moments, 5))} == {0, 5}
+
+
+def _counts(moments: Any) -> list[Any]:
+    found: list[Any] = optax.tree_utils.tree_get_all_with_path(moments, "count")
+    return [value for _, value in found]
+
+
+def test_a_copy_is_not_touched_by_training(program: Program) -> None:
+    place = program.fresh(program.genesis)
+    copy = program.copy(place)
+    _advanced(program, place, 3)
+    assert np.array_equal(_vector(program, copy), program.genesis)
+
+
+def test_a_correction_is_added_exactly(program: Program) -> None:
+    place = program.fresh(program.genesis)
+    correction = np.random.default_rng(0).normal(size=len(program.genesis)).astype(np.float32)
+    program.add(place, correction)
+    assert np.array_equal(_vector(program, place), program.genesis + correction)
+
+
+def test_arms_without_mixing_are_one_training(program: Program) -> None:
+    judge = _judge(program)
+    place = program.fresh(program.genesis)
+    while not program.over(place):
+        program.advance(place)
+        judge.watch(place)
+        judge.corrected(place, last=program.over(place))
+    between: list[int] = []
+    arms = {
+        name: judge.arm(name, lambda: between.append(1))
+        for name in ("untrained", "together", "alone", "sovereign")
+    }
+    losses = {name: arm["loss"]["own"] for name, arm in arms.items()}
+    assert losses["untrained"] > losses["together"] == losses["alone"] == losses["sovereign"]
+    assert {arms[name]["best_step"] for name in ("together", "alone", "sovereign")} <= {20, 30, 40}
+    assert len(between) == STEPS + 10  # alone, and the end of sovereign
+
+
+def test_the_checkpoint_is_chosen_on_validation_and_reported_on_the_rest(
+    program: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judge = _judge(program)
+    asked: list[tuple[float, str]] = []
+    scores = iter([0.5, 0.1, 0.9, 0.7])
+
+    def evaluate(params: Any, split: str, paths: Any) -> dict[str, float]:
+        asked.append((float(jnp.mean(params["norm"]["scale"])), split))
+        return {"loss": next(scores) if split == "validation" else 0.3}
+
+    monkeypatch.setattr(judge, "_evaluate", evaluate)
+    place = program.fresh(program.genesis)
+    for step in range(4):
+        place.step = 10 * (step + 1)
+        judge.corrected(place, last=False)
+        program.add(place, np.ones_like(program.genesis))
+    report = judge.arm("together", _nothing)
+    assert report["best_step"] == 20
+    assert [split for _, split in asked] == ["validation"] * 4 + ["test"]
+    assert asked[-1][0] == asked[1][0]  # the parameters of the second checkpoint
+    assert report["loss"] == {"own": 0.3}
+    assert report["accuracy"] is None
+
+
+def _nothing() -> None:
+    return None
+
+
+def test_the_central_arm_is_judged_on_all_languages(program: Program, tmp_path: Path) -> None:
+    texts = {}
+    for name in ("one", "two"):
+        folder = tmp_path / name
+        folder.mkdir()
+        texts[name] = [str(text_file(folder, 500)), str(text_file(folder, 500))]
+    report = _judge(program, texts=texts, own="").arm("alone", _nothing)
+    assert set(report["bits_per_byte"]) == {"one", "two"}
+
+
+@pytest.mark.parametrize(
+    ("change", "believed"),
+    [
+        (lambda own: own, True),
+        (lambda own: 5 * own, True),
+        (lambda own: own + 0.5, True),
+        (lambda own: own * 1e6, False),
+        (lambda own: own * np.float32("nan"), False),
+        (lambda own: np.full_like(own, 3e38), False),
+    ],
+)
+def test_a_start_must_be_near_the_last_own_vector(
+    program: Program, change: Callable[[Any], Any], believed: bool
+) -> None:
+    assert near(change(program.genesis), program.genesis) is believed
