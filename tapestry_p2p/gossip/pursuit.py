@@ -43,6 +43,8 @@ class Pursuit:
         header = signed.header
         sources = self._sources(stream.author, header.seq)
         if not sources and (whole or header.chunks):
+            stream.lacks_sources(signed, whole)
+            self._ask_headers(stream)
             return
         stream.start(signed, whole, self._state.now)
         order = FetchKeyframe if whole else Fetch

@@ -80,6 +80,7 @@ class Stream:
     spoilt: bool = False  # our copy is not what the author's headers say
     broken: bool = False  # a later incarnation goes on from something we do not hold
     suspect: bool = False  # a signed successor does not link to our head: ask for its twin
+    unserved: bool = False  # nobody within reach has what we want
     fails: int = 0
     misses: int = 0  # times nobody had the payload of the next entry
     retry_at: float = 0.0
@@ -244,7 +245,8 @@ class Stream:
             first = self.head_seq if self.suspect else self.head_seq + 1
             return first, max(first, self.newest_seq - 1)
         oldest = max(self.position + 1, self.head_seq - ring)
-        if self.fails and self.head is not None and self.base > max(oldest, 0):
+        stuck = self.fails > 0 or self.unserved
+        if stuck and self.head is not None and self.base > max(oldest, 0):
             return max(oldest, 0), self.base - 1  # whoever holds an older copy can serve that
         return None
 
@@ -305,7 +307,14 @@ class Stream:
         """The shell was told to fetch."""
         if whole and signed.header.seq > self.head_seq:
             self._jump(signed)
+        self.unserved = False
         self.job = Job(signed, whole, at)
+
+    def lacks_sources(self, signed: SignedHeader, whole: bool) -> None:
+        """Nobody within reach has this; an older copy may do, so go on from its header."""
+        if whole and signed.header.seq > self.head_seq:
+            self._jump(signed)
+        self.unserved = True
 
     def advance(self, signed: SignedHeader) -> None:
         """The copy now stands at an entry that changed nothing."""
@@ -354,7 +363,7 @@ class Stream:
         """Keep only the newest head."""
         self.ahead, self.head, self.kept, self.base = self.newest, None, {}, 0
         self.followed, self.standing, self.root, self.job = False, None, b"", None
-        self.spoilt = self.broken = self.suspect = False
+        self.spoilt = self.broken = self.suspect = self.unserved = False
         self.fails, self.misses, self.wants, self.retry_at, self.want_at = 0, 0, 0, 0.0, 0.0
         self.arrived = set()
 

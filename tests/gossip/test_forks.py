@@ -1,0 +1,206 @@
+"""Two signed entries with one seq: weight 0, the author is told, and a citing resume heals it."""
+
+import pytest
+from gossip_kit import NETWORK, Author, Bench, key, only, root_of, sent
+
+from tapestry_p2p.gossip.canonical import Malformed, pack
+from tapestry_p2p.gossip.effects import Fetch, FetchKeyframe, Forked, Persist
+from tapestry_p2p.gossip.fork import decode_proof, fork_proof
+from tapestry_p2p.gossip.header import SignedHeader
+from tapestry_p2p.gossip.known import decode_known
+from tapestry_p2p.gossip.messages import Heads
+from tapestry_p2p.gossip.own import sign_retire
+
+OTHER = key(5).public_key
+
+
+def _followed(count: int = 4) -> tuple[Bench, Author]:
+    bench, author = Bench(), Author(1)
+    author.grow(count)
+    bench.obey(bench.connect(author.key, *author.log))
+    assert bench.protocol.position(author.key) == count - 1
+    return bench, author
+
+
+def _fork(author: Author) -> tuple[SignedHeader, SignedHeader]:
+    """Two entries for the author's next seq; the first is also in its log."""
+    twin = author.fork()
+    return author.difference(), twin.difference(salt=7)
+
+
+def test_a_fork_is_proved_stored_and_shown_to_its_author() -> None:
+    bench, author = _followed()
+    one, other = _fork(author)
+    bench.heads(author.key, one)
+    effects = bench.heads(author.key, other)
+    (forked,) = only(effects, Forked)
+    assert forked.proof == fork_proof(one, other) == fork_proof(other, one)
+    kinds = [type(effect) for effect in effects]
+    assert kinds.index(Persist) < kinds.index(Forked)
+    assert Heads((forked.proof.first, forked.proof.second)) in sent(effects, author.key)
+    assert bench.protocol.weight_zero(author.key)
+    assert bench.count("accept", "fork") == 1
+    assert not bench.protocol.statistics()["reject"], "who passes a fork on is not to blame"
+
+
+def test_a_forked_stream_costs_nothing_more() -> None:
+    bench, author = _followed()
+    one, other = _fork(author)
+    bench.heads(author.key, one, other)
+    before = bench.verifies
+    effects = bench.heads(author.key, *author.grow(3))
+    assert bench.verifies == before
+    assert not only(effects, Fetch)
+    assert bench.count("ignore", "forked") == 3
+
+
+def test_a_resume_that_cites_the_proof_is_followed_again() -> None:
+    bench, author = _followed()
+    one, other = _fork(author)
+    (forked,) = only(bench.heads(author.key, one, other), Forked)
+    bench.heads(author.key, author.fork().resume())
+    assert bench.protocol.weight_zero(author.key)
+    assert bench.count("ignore", "forked") == 1
+    effects = bench.heads(author.key, author.resume(cites=forked.proof.id))
+    (whole,) = only(effects, FetchKeyframe)
+    assert whole.signed_header == author.last
+    bench.obey(effects)
+    assert not bench.protocol.weight_zero(author.key)
+    (fetch,) = only(bench.heads(author.key, author.difference()), Fetch)
+    assert fetch.signed_header == author.last
+
+
+def test_a_citing_resume_needs_no_link_to_the_branch_we_saw() -> None:
+    bench, author = _followed()
+    one, other = _fork(author)
+    (forked,) = only(bench.heads(author.key, one, other), Forked)
+    author.log[-1] = other
+    author.grow(5)
+    effects = bench.heads(author.key, author.resume(cites=forked.proof.id))
+    assert only(effects, FetchKeyframe)
+    assert not bench.protocol.weight_zero(author.key)
+
+
+def test_old_entries_of_a_healed_fork_prove_nothing_new() -> None:
+    bench, author = _followed()
+    twin = author.fork()
+    author.grow(3)
+    twin_entries = [twin.difference(salt=7) for _ in range(3)]
+    (forked,) = only(bench.heads(author.key, *author.log[4:], twin_entries[0]), Forked)
+    bench.obey(bench.heads(author.key, author.resume(cites=forked.proof.id)))
+    before = bench.verifies
+    assert not only(bench.heads(author.key, *twin_entries[1:]), Forked)
+    assert bench.verifies == before
+
+
+def test_a_successor_that_does_not_link_asks_for_its_twin() -> None:
+    bench, author = _followed()
+    twin = author.fork()
+    bench.heads(author.key, author.difference())
+    twin.difference(salt=7)
+    effects = bench.heads(author.key, twin.difference(salt=7))
+    (want,) = sent(effects)
+    assert (want.first, want.last) == (4, 4)  # type: ignore[union-attr]
+    assert only(bench.heads(author.key, twin.log[4]), Forked)
+
+
+def test_a_fork_at_a_milestone_is_proved_long_after() -> None:
+    bench, author = _followed()
+    author.grow(60)
+    twin = author.fork()
+    milestone = author.difference()
+    assert milestone.header.seq == 64
+    bench.obey(bench.heads(author.key, *author.log[4:]))
+    for entry in author.grow(40):
+        bench.obey(bench.heads(author.key, entry))
+    assert only(bench.heads(OTHER, twin.difference(salt=7)), Forked) == []
+    bench.connect(OTHER)
+    assert only(bench.heads(OTHER, twin.last), Forked)
+
+
+def test_another_incarnation_at_the_same_seq_is_no_fork() -> None:
+    bench, author = _followed()
+    twin = author.fork()
+    bench.heads(author.key, author.difference())
+    effects = bench.heads(author.key, twin.resume())
+    assert not only(effects, Forked)
+    assert not bench.protocol.weight_zero(author.key)
+    assert bench.count("ignore", "stale") == 1
+
+
+def test_a_stream_that_goes_on_in_another_incarnation_is_taken_by_keyframe() -> None:
+    """Its author lost entry 4, resumed at 4 without us, and went on."""
+    bench, author = _followed()
+    twin = author.fork()
+    bench.obey(bench.heads(author.key, author.difference()))
+    twin.resume()
+    effects = bench.heads(author.key, twin.difference())
+    (whole,) = only(effects, FetchKeyframe)
+    assert whole.signed_header == twin.last
+    bench.obey(effects)
+    assert bench.protocol.position(author.key) == 5
+
+
+def test_a_resume_with_our_very_root_needs_no_keyframe() -> None:
+    bench, author = _followed()
+    effects = bench.heads(author.key, author.resume(root=author.last.header.root))
+    assert not only(effects, FetchKeyframe)
+    assert bench.protocol.position(author.key) == 4
+
+
+def test_a_resume_with_another_root_is_taken_by_keyframe() -> None:
+    bench, author = _followed()
+    effects = bench.heads(author.key, author.resume())
+    assert only(effects, FetchKeyframe)
+
+
+def test_a_proof_outlives_a_restart() -> None:
+    bench, author = _followed()
+    (forked,) = only(bench.heads(author.key, *_fork(author)), Forked)
+    again = Bench(0, decode_known(bench.protocol.snapshot().encode()))
+    assert again.protocol.weight_zero(author.key)
+    effects = again.connect(author.key)
+    assert Heads((forked.proof.first, forked.proof.second)) in sent(effects, author.key)
+    again.heads(author.key, author.resume(cites=forked.proof.id))
+    assert not again.protocol.weight_zero(author.key)
+
+
+def test_no_false_proofs() -> None:
+    author = Author(1)
+    author.grow(5)
+    with pytest.raises(ValueError, match="conflict"):
+        fork_proof(author.log[3], author.log[4])
+    one, other = _fork(author)
+    proof = fork_proof(one, other)
+    unsigned = SignedHeader(proof.second.header, bytes(64))
+    for pair in (
+        [one, one], [author.log[3], author.log[4]], [proof.second, proof.first],
+        [proof.first, unsigned], [proof.first],
+    ):  # fmt: skip
+        with pytest.raises(Malformed):
+            decode_proof(pack([signed.encode() for signed in pair]))
+
+
+def test_retire_ends_a_stream_at_any_seq_for_good() -> None:
+    bench, author = _followed()
+    retire = sign_retire(NETWORK, author.key, author.identity.sign)
+    bench.heads(author.key, SignedHeader(retire.header, bytes(64)))
+    assert not bench.protocol.weight_zero(author.key)
+    bench.heads(author.key, retire)
+    assert bench.protocol.weight_zero(author.key)
+    assert bench.protocol.followed() == ()
+    before = bench.verifies
+    bench.heads(author.key, *author.grow(2), retire)
+    assert bench.verifies == before
+    assert bench.count("ignore", "retired") == 3
+    again = Bench(0, decode_known(bench.protocol.snapshot().encode()))
+    assert again.protocol.weight_zero(author.key)
+    assert retire in [head for frame in sent(again.connect(OTHER), OTHER) for head in frame.heads]  # type: ignore[union-attr]
+
+
+def test_adopt_is_known_but_not_yet_followed() -> None:
+    bench = Bench()
+    joiner = Author(2)
+    bench.connect(joiner.key, joiner.entry("adopt", root=root_of(1), cites=root_of(2)))
+    assert bench.count("ignore", "adopt_unsupported") <= 1
+    assert bench.protocol.position(joiner.key) == -1
