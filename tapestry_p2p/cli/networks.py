@@ -10,8 +10,6 @@ from cyclopts import Parameter
 from tapestry_p2p.cli.output import note, say
 from tapestry_p2p.errors import OK
 
-DEMO = {"members": 7, "byzantine": 1, "rounds": 20, "inner_steps": 20, "split": 3}
-
 
 def testnet(
     *,
@@ -140,7 +138,8 @@ def _summary(report: dict[str, Any]) -> list[str]:
         other = report["compare"]
         lines.append(
             f"with rule {other['rule']} instead: own language x"
-            f" {other['own_language_ratio']:.2f}, all languages x {other['all_languages_ratio']:.2f}"
+            f" {other['own_language_ratio']:.2f}, all languages"
+            f" x {other['all_languages_ratio']:.2f}"
         )
     return lines
 
@@ -171,7 +170,11 @@ def demo(
 
     folder = (out or Path(tempfile.mkdtemp(prefix="tapestry-demo-"))).absolute()
     plan = make_plan(
-        **DEMO,
+        members=7,
+        byzantine=1,
+        rounds=20,
+        inner_steps=20,
+        split=3,
         tolerate=None,
         attack="mirror",
         data="udhr",

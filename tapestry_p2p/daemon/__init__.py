@@ -1,1 +1,1 @@
-"""The trio shell: transport, store, trainer link, control socket, run. libp2p only in transport and guard."""
+"""The trio shell around the pure rooms. libp2p only in transport.py and guard.py."""

@@ -13,6 +13,7 @@ import trio
 from tapestry_p2p.daemon.node import Node
 from tapestry_p2p.errors import BAD_CONFIG, TapestryError
 from tapestry_p2p.mix.codec import decode, encode
+from tapestry_p2p.mix.loom import Difference
 
 log = logging.getLogger("tapestry.attacker")
 
@@ -66,6 +67,6 @@ class Attacker:
         async with node.fetcher.mixing:
             target = self._attack(genesis.vector, np.stack(vectors))
             payload = encode(codec, (target - own.copy.vector).astype(np.float32))
-            difference = decode(codec, payload, len(own.copy))
-            await node.publish_difference(payload, difference, round_, 0)
-            own.copy.add(difference)
+            difference = Difference(payload, decode(codec, payload, len(own.copy)))
+            await node.publish_difference(difference, round_, 0)
+            own.copy.add(difference.vector)

@@ -154,4 +154,3 @@ def _slice(data: bytes | None, offset: int, length: int) -> tuple[FetchResponse,
     if not piece or data is None:
         return FetchResponse("missing"), b""
     return FetchResponse("ok", len(piece), len(data)), piece
-

@@ -97,9 +97,7 @@ def _described(packet: bytes, fds: list[int], folder: Path) -> Description:
     genesis = shared.read(link.OUT, 0, record["genesis_digest"])
     shared.close()
     root = copy_root(PublicCopy(genesis))
-    return Description(
-        record["schema"], record["parameters"], genesis, root, record["isolation"]
-    )
+    return Description(record["schema"], record["parameters"], genesis, root, record["isolation"])
 
 
 def _silent(folder: Path) -> TapestryError:

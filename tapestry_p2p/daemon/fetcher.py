@@ -40,7 +40,7 @@ class Source(Protocol):
     async def fetch(self, request: bytes, body_bytes_max: int) -> tuple[bytes, bytes]: ...
 
 
-class FetchFailed(Exception):
+class FetchError(Exception):
     """A fetch came to nothing; ``reason`` is one of gossip.events.REASONS."""
 
     def __init__(self, reason: str) -> None:
@@ -70,22 +70,22 @@ class Fetcher:
             return self._begin(author, header)
         followed = self.copies.followed.get(author)
         if followed is None or followed.seq != header.seq - 1:
-            raise FetchFailed("root")
+            raise FetchError("root")
         payload = await self._payload(header, sources)
         if self.copies.followed.get(author) is not followed or followed.seq != header.seq - 1:
-            raise FetchFailed("missing")  # replaced meanwhile; the newer job decides
+            raise FetchError("missing")  # replaced meanwhile; the newer job decides
         try:
             difference = followed.copy.decoded(header.codec, payload, self.norm_max)
         except CodecError as error:
             log.warning("entry %d of %s: %s", header.seq, author.hex()[:8], error)
-            raise FetchFailed("content") from error
+            raise FetchError("content") from error
         async with self.mixing:
             followed.copy.add(difference)
             followed.seq = header.seq
             followed.root = copy_root(followed.copy) if header.root else b""
         if followed.root != header.root:
             del self.copies.followed[author]
-            raise FetchFailed("root")
+            raise FetchError("root")
         return followed.root
 
     async def whole(self, author: bytes, header: Header, sources: Sequence[bytes]) -> bytes:
@@ -94,7 +94,7 @@ class Fetcher:
         try:
             vector = vector_of(data, self.parameters, self.norm_max)
         except CodecError as error:
-            raise FetchFailed("content") from error
+            raise FetchError("content") from error
         async with self.mixing:
             followed = Followed(header.seq, PublicCopy(vector), header.root)
             self.copies.followed[author] = followed
@@ -104,18 +104,18 @@ class Fetcher:
         self, author: bytes, seq: int, root: bytes, sources: Sequence[bytes]
     ) -> bytes:
         """The 4d bytes of the copy with that root, from the first source that can."""
-        failed = FetchFailed("unreachable")
+        failed = FetchError("unreachable")
         for source in sources:
             try:
                 return await self._keyframe_from(source, author, seq, root)
-            except FetchFailed as error:
+            except FetchError as error:
                 failed = error
         raise failed
 
     def _begin(self, author: bytes, header: Header) -> bytes:
         genesis = self.copies.genesis
         if genesis is None:
-            raise FetchFailed("missing")
+            raise FetchError("missing")
         self.copies.followed[author] = Followed(
             header.seq, PublicCopy(genesis.vector), copy_root(genesis)
         )
@@ -123,7 +123,7 @@ class Fetcher:
 
     async def _payload(self, header: Header, sources: Sequence[bytes]) -> bytes:
         got: dict[bytes, bytes] = {}
-        failed = FetchFailed("unreachable")
+        failed = FetchError("unreachable")
         for source in sources:
             try:
                 for index, name in enumerate(header.chunks):
@@ -131,7 +131,7 @@ class Fetcher:
                         got[name] = self.copies.chunks.get(name) or await self._chunk(
                             source, header, index
                         )
-            except FetchFailed as error:
+            except FetchError as error:
                 failed = error
                 continue
             self.copies.chunks.put(got)
@@ -143,43 +143,41 @@ class Fetcher:
         name = header.chunks[index]
         chunk = await self._ask(source, ChunkRequest(name, 0, length), length)
         if chunk_hash(chunk) != name:
-            raise FetchFailed("missing")
+            raise FetchError("missing")
         return chunk
 
     async def _keyframe_from(self, source: bytes, author: bytes, seq: int, root: bytes) -> bytes:
         frames = -(-4 * self.parameters // FRAME_BYTES)
-        joined = await self._ask(
-            source, LeavesRequest(author, seq, root), frames * HASH_BYTES
-        )
+        joined = await self._ask(source, LeavesRequest(author, seq, root), frames * HASH_BYTES)
         leaves = [joined[i : i + HASH_BYTES] for i in range(0, len(joined), HASH_BYTES)]
         if merkle_root(leaves) != root:
-            raise FetchFailed("missing")
+            raise FetchError("missing")
         data = bytearray()
         for index, leaf in enumerate(leaves):
             length = min(FRAME_BYTES, 4 * self.parameters - index * FRAME_BYTES)
             request = FrameRequest(author, seq, root, index, 0, length)
             frame = await self._ask(source, request, length)
             if leaf_hash(frame) != leaf:
-                raise FetchFailed("missing")
+                raise FetchError("missing")
             data += frame
         return bytes(data)
 
     async def _ask(self, source: bytes, request: FetchRequest, length: int) -> bytes:
         """Exactly ``length`` bytes from ``source``."""
         if length > BODY_BYTES_MAX:
-            raise FetchFailed("missing")
+            raise FetchError("missing")
         for _ in range(BUSY_TRIES):
             connection = self.connections.get(source)
             if connection is None:
-                raise FetchFailed("unreachable")
+                raise FetchError("unreachable")
             try:
                 head, body = await connection.fetch(encode_request(request), length)
                 response = decode_response(head)
             except (self.unreachable, Malformed) as error:
-                raise FetchFailed("unreachable") from error
+                raise FetchError("unreachable") from error
             if response.status == "ok" and len(body) == response.length == length:
                 return body
             if response.status != "busy":
-                raise FetchFailed("missing")
+                raise FetchError("missing")
             await trio.sleep(BUSY_WAIT_S)
-        raise FetchFailed("busy")
+        raise FetchError("busy")

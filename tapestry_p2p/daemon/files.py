@@ -12,7 +12,7 @@ _MAGIC = b"TPSTRY1\n"
 _HEAD_BYTES = len(_MAGIC) + 8 + 32
 
 
-class Damaged(Exception):
+class DamagedError(Exception):
     """A file is torn, flipped, or not ours."""
 
 
@@ -32,12 +32,12 @@ def seal(number: int, body: bytes) -> bytes:
 
 
 def unseal(data: bytes) -> tuple[int, bytes]:
-    """(generation number, body); Damaged if a single bit is not as it was written."""
+    """(generation number, body); DamagedError if a single bit is not as it was written."""
     if len(data) < _HEAD_BYTES or not data.startswith(_MAGIC):
-        raise Damaged("not a file of ours, or cut short")
+        raise DamagedError("not a file of ours, or cut short")
     digest, tail = data[len(_MAGIC) : len(_MAGIC) + 32], data[len(_MAGIC) + 32 :]
     if hashlib.sha256(tail).digest() != digest:
-        raise Damaged("its digest does not match")
+        raise DamagedError("its digest does not match")
     return int.from_bytes(tail[:8], "big"), tail[8:]
 
 
@@ -74,7 +74,7 @@ class Pair:
                 found = unseal(path.read_bytes())
             except FileNotFoundError:
                 continue
-            except (Damaged, OSError):
+            except (DamagedError, OSError):
                 self.fell_back = True
                 continue
             if best is None or found[0] > best[0]:

@@ -19,7 +19,7 @@ import trio
 
 from tapestry_p2p.daemon.address import Address, parse_address
 from tapestry_p2p.daemon.copies import Copies, Followed, copy_root, split
-from tapestry_p2p.daemon.fetcher import Fetcher, FetchFailed
+from tapestry_p2p.daemon.fetcher import Fetcher, FetchError
 from tapestry_p2p.daemon.manifest import Manifest, dump_manifest
 from tapestry_p2p.daemon.recovery import Recovered
 from tapestry_p2p.daemon.store import FollowedCopy, LoggedEntry, Store
@@ -37,7 +37,7 @@ from tapestry_p2p.gossip.protocol import Protocol
 from tapestry_p2p.gossip.settings import Settings
 from tapestry_p2p.mix.codec import Vector, payload_bytes
 from tapestry_p2p.mix.copy import PublicCopy
-from tapestry_p2p.mix.loom import Loom, LoomSettings, Proposal
+from tapestry_p2p.mix.loom import Difference, Loom, LoomSettings, Mixing
 
 log = logging.getLogger("tapestry.node")
 T = TypeVar("T")
@@ -49,6 +49,9 @@ DISK_RETRY_S = 2.0
 SAVE_SHARE = 20  # saving may take 1/20 of the time
 COPIES_EVERY_S = 30.0
 ROOT_ALWAYS_BELOW = 10_000_000  # parameters; larger copies state a root every keyframe_every
+GRACE_SHARE = 0.25  # of a round: so long newest work of neighbours is waited for before mixing
+GRACE_MIN_S = 0.05
+GRACE_ROUNDS = 2  # a neighbour so many rounds behind is not waited for
 THREAD_ABOVE = 500_000  # parameters; smaller rounds are quicker than a thread switch
 EVENTS_MAX = 4096
 
@@ -128,6 +131,7 @@ class Node:
         self._saved_at = self._save_took = 0.0
         self._resuming = False
         self._greeted = trio.Event()
+        self._moved = trio.Event()  # replaced whenever a copy moves
         self.mixed: dict[str, Any] = {"authors": [], "tau": None}
 
     # -- life
@@ -196,9 +200,7 @@ class Node:
         for bound in self.transport.addresses:
             if bound.host not in ("0.0.0.0", "::"):
                 found.append(bound)
-            found += [
-                Address(a.kind, a.host, a.port or bound.port) for a in self.options.announce
-            ]
+            found += [Address(a.kind, a.host, a.port or bound.port) for a in self.options.announce]
         return list(dict.fromkeys(found))[:8]
 
     def stop(self) -> None:
@@ -378,8 +380,10 @@ class Node:
                 root = await self.fetcher.whole(author, header, effect.sources)
             if self.loom is not None:
                 self.loom.decoded(author, header.seq)
+            self._moved.set()
+            self._moved = trio.Event()
             event = ev.Applied(author, header.seq, root, trio.current_time())
-        except FetchFailed as error:
+        except FetchError as error:
             log.debug("entry %d of %s: %s", header.seq, author.hex()[:8], error.reason)
             event = ev.ApplyFailed(author, header.seq, error.reason, trio.current_time())
         await self.act(event)
@@ -452,7 +456,7 @@ class Node:
         self._unapplied.clear()
         await self.go.wait()
         steps = self.options.inner_steps or self.manifest.training.inner_steps
-        await trainer.start(loom.x, self.round, self.round * steps)
+        await trainer.start(loom.latest, self.round, self.round * steps)
         last = self.options.rounds
         if last and self.round >= last:
             self.finished.set()
@@ -471,7 +475,9 @@ class Node:
             return
         own, x = self.copies.own, self._recovered.x
         if own is None or x is None:
-            own = Followed(-1, PublicCopy(self.copies.genesis.vector), copy_root(self.copies.genesis))
+            own = Followed(
+                -1, PublicCopy(self.copies.genesis.vector), copy_root(self.copies.genesis)
+            )
             x = self.copies.genesis.vector
             self.copies.own = own
         self.loom = Loom(self._loom_settings(), x, own.copy)
@@ -505,7 +511,7 @@ class Node:
                 data = await self.fetcher.keyframe(self.key, 0, root, self.protocol.greeted())
                 if self.copies.set_genesis(np.frombuffer(data, "<f4").astype(np.float32)):
                     return
-            except FetchFailed as error:
+            except FetchError as error:
                 log.info("nobody could give us the first vector yet: %s", error.reason)
             await trio.sleep(1.0)
 
@@ -525,46 +531,70 @@ class Node:
         for pending in self._unapplied.values():
             y += pending
         if self.protocol.mute or self.protocol.must_resume or self.protocol.stopped:
-            loom.x = y  # trained on, published nothing: the next difference holds it all
+            loom.x = loom.latest = (
+                y  # trained on, published nothing: the next difference holds it all
+            )
             await trainer.correct(record["seq"], np.zeros_like(y))
             return
-        correction = await self.mix_and_publish(y, record["round"], record["tokens"])
+        round_ = record["round"]
+        await self._publish_round(loom, y, round_, record["tokens"])
+        await self._wait_for_neighbours(round_, GRACE_SHARE * record["seconds"])
+        correction = await self._mix(loom, y)
         self._unapplied[record["seq"]] = correction
         await trainer.correct(record["seq"], correction)
         self.last_report = record
-        if record["round"] == self.options.rounds:
+        if round_ == self.options.rounds:
             self.finished.set()
 
-    async def mix_and_publish(self, y: Vector, round_: int, tokens: int) -> Vector:
-        """One round's second half; the correction float32[d] that takes y to the new x."""
-        loom, own = self.loom, self.copies.own
-        assert loom is not None and own is not None
+    async def _publish_round(self, loom: Loom[bytes], y: Vector, round_: int, tokens: int) -> None:
+        async with self.fetcher.mixing:
+            difference = await self._in_thread(functools.partial(loom.difference, y))
+            await self.publish_difference(difference, round_, tokens)
+            loom.published(difference, y)
+            self.round = round_
+
+    async def _wait_for_neighbours(self, round_: int, patience_s: float) -> None:
+        """Give neighbours who train side by side the time to bring their newest work.
+
+        The trainer trains on meanwhile; nobody waits for a neighbour that is rounds behind.
+        """
+        with trio.move_on_after(max(patience_s, GRACE_MIN_S)):
+            while not all(self._is_here(author, round_) for author in self.copies.followed):
+                await self._moved.wait()
+
+    def _is_here(self, author: bytes, round_: int) -> bool:
+        """Whether the author's copy holds its work of ``round_``, or cannot be expected to."""
+        head, followed = self.protocol.head(author), self.copies.followed[author]
+        if head is None or self.protocol.weight_zero(author):
+            return True
+        behind = head.header.round < round_ - GRACE_ROUNDS
+        return behind or (head.header.round >= round_ and followed.seq >= head.header.seq)
+
+    async def _mix(self, loom: Loom[bytes], y: Vector) -> Vector:
+        """Mix and save; the correction float32[d] that takes y to the new x."""
         zero = frozenset(a for a in self.copies.followed if self.protocol.weight_zero(a))
         async with self.fetcher.mixing:
-            proposal = await self._in_thread(
+            mixing = await self._in_thread(
                 functools.partial(
-                    loom.propose, y, self.copies.vectors(zero), len(self.protocol.followed())
+                    loom.mix, y, self.copies.vectors(zero), len(self.protocol.followed())
                 )
             )
-            await self.publish_difference(proposal.payload, proposal.difference, round_, tokens)
-            loom.commit(proposal)
-            self.round = round_
+            loom.mixed(mixing)
             await self._save_own(throttled=True)
-        self._note_mixing(proposal)
-        return proposal.correction
+        self._note_mixing(mixing)
+        return mixing.correction
 
-    async def publish_difference(
-        self, payload: bytes, difference: Vector, round_: int, tokens: int
-    ) -> None:
+    async def publish_difference(self, difference: Difference, round_: int, tokens: int) -> None:
         """Publish a coded difference of the own copy. The caller then moves the copy by it."""
         own, streams = self.copies.own, self.manifest.streams
         assert own is not None
+        payload = difference.payload
         chunks = split(payload, self.manifest.limits.chunk_bytes_max)
         self.copies.chunks.put_own(own.seq + 1, chunks, streams.ring)
         root = b""
         if len(own.copy) < ROOT_ALWAYS_BELOW or (own.seq + 1) % streams.keyframe_every == 0:
             after = PublicCopy(own.copy.vector)
-            after.add(difference)
+            after.add(difference.vector)
             root = await self._in_thread(functools.partial(copy_root, after))
         self._payload = payload
         await self._publish(
@@ -580,11 +610,11 @@ class Node:
             )
         )
 
-    def _note_mixing(self, proposal: Proposal[bytes]) -> None:
-        report = proposal.report
+    def _note_mixing(self, mixing: Mixing[bytes]) -> None:
+        report = mixing.report
         self.mixed = {"authors": [], "tau": None}
         if report is not None:
-            rows = zip(proposal.authors, report.coefficients, report.distances, strict=True)
+            rows = zip(mixing.authors, report.coefficients, report.distances, strict=True)
             self.mixed = {
                 "tau": report.tau if math.isfinite(report.tau) else None,
                 "authors": [
@@ -609,7 +639,7 @@ class Node:
         if throttled and now - self._saved_at < SAVE_SHARE * self._save_took:
             return
         save = functools.partial(
-            self.store.save_own, own.seq, self.round, loom.x, own.copy.vector
+            self.store.save_own, own.seq, self.round, loom.latest, own.copy.vector
         )
         await self._until_stored(save)
         self._saved_at = trio.current_time()

@@ -16,7 +16,7 @@ from typing import Any
 import msgpack
 import numpy as np
 
-from tapestry_p2p.daemon.files import Damaged, Pair, seal, sync_directory, unseal, write_file
+from tapestry_p2p.daemon.files import DamagedError, Pair, seal, sync_directory, unseal, write_file
 from tapestry_p2p.errors import TEMPORARY, TapestryError
 from tapestry_p2p.mix.codec import Vector
 
@@ -185,7 +185,7 @@ class Store:
                 break
             try:
                 _, body = unseal(piece)
-            except Damaged:
+            except DamagedError:
                 damaged = True
                 break
             seq, signed, payload = msgpack.unpackb(body)

@@ -144,7 +144,13 @@ class Trainer:
         self.log_path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with open(self.log_path, "ab", opener=_private) as errors:
             process = await trio.lowlevel.open_process(
-                [sys.executable, "-m", "tapestry_p2p.learn.trainer", "--link-fd", str(theirs.fileno())],
+                [
+                    sys.executable,
+                    "-m",
+                    "tapestry_p2p.learn.trainer",
+                    "--link-fd",
+                    str(theirs.fileno()),
+                ],
                 pass_fds=(theirs.fileno(),),
                 stdin=subprocess.DEVNULL,
                 stdout=errors,

@@ -298,7 +298,7 @@ class Connection:
 
     async def _inbound_stream(self, stream: YamuxStream) -> None:
         try:
-            selector = Multiselect({p: None for p in PROTOCOLS.values()})
+            selector = Multiselect(dict.fromkeys(PROTOCOLS.values()))
             with trio.fail_after(guard.HANDSHAKE_DEADLINE_S):
                 protocol, _ = await selector.negotiate(MultiselectCommunicator(_StreamIO(stream)))
             channel = str(protocol).rsplit("/", 1)[-1]
@@ -466,7 +466,7 @@ class Transport:
         else:
             identity = ID.from_pubkey(Ed25519PublicKey.from_bytes(expect))
             secure = await self._security.secure_outbound(conn, identity)
-        remote_id = secure.get_remote_peer()  # get_remote_public_key is Noise's static key, not this
+        remote_id = secure.get_remote_peer()  # get_remote_public_key is Noise's static key
         if not remote_id.to_bytes().startswith(_ED25519_ID) or len(remote_id.to_bytes()) != 38:
             raise TransportError("the peer's key is not Ed25519")
         peer = remote_id.to_bytes()[len(_ED25519_ID) :]

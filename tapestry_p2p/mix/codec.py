@@ -50,7 +50,8 @@ def encode(codec: str, vector: Vector) -> bytes:
     if not np.isfinite(vector).all():
         raise CodecError("the vector to encode is not finite")
     if codec == "fp32":
-        return np.where(np.abs(vector) < SCALE_MIN, np.float32(0), vector).astype("<f4").tobytes()
+        clean: Vector = np.where(np.abs(vector) < SCALE_MIN, np.float32(0), vector)
+        return clean.astype("<f4").tobytes()
     if codec == "int8":
         return _encode_int8(vector)
     if codec == "2bit":
@@ -101,7 +102,8 @@ def _encode_int8(vector: Vector) -> bytes:
     blocks = _blocks(vector)
     scales = _safe_scales(np.abs(blocks).max(axis=1) / np.float32(127))
     codes = np.rint(blocks * _inverse(scales)[:, None]).clip(-127, 127).astype(np.int8)
-    return scales.astype("<f4").tobytes() + codes.reshape(-1)[: len(vector)].tobytes()
+    head: bytes = scales.astype("<f4").tobytes()
+    return head + codes.reshape(-1)[: len(vector)].tobytes()
 
 
 def _decode_int8(payload: bytes, d: int) -> Vector:
@@ -150,6 +152,6 @@ def _decode_2bit(payload: bytes, d: int) -> Vector:
     packed = np.frombuffer(payload, np.uint8, offset=2 * n)
     if d % 4 and packed[-1] >> 2 * (d % 4):
         raise CodecError("unused bits are set")
-    values = _BYTE_LEVELS[packed].reshape(-1)[:d]
-    values = values * np.repeat(scales, BLOCK)[:d]
+    values: Vector = _BYTE_LEVELS[packed].reshape(-1)[:d]
+    values *= np.repeat(scales, BLOCK)[:d]
     return values

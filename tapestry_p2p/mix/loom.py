@@ -1,18 +1,22 @@
-"""The Loom round: train, draw the neighbourhood in robustly, publish a coded difference.
+"""The Loom round: train, publish a coded difference, draw the neighbourhood in robustly.
 
-Knows vectors and own entry numbers; not time, bytes on a wire, or who the neighbours are. One
-round is proposed, made durable by the caller, then committed: a proposal changes nothing.
+Knows vectors and own entry numbers; not time, bytes on a wire, or who the neighbours are. A step
+is proposed, made durable by the caller, then committed: a proposal changes nothing.
 
-  D   = y - x                                   what training did since the last round
-  z_j = (copy_j - P) - (own - P)@j              neighbour seen from where we stood when its header
-                                                first arrived, less the pull applied since
-  m   = own + sum_j w_j clip(z_j, tau)          robust mean of the neighbourhood
-  mom = rho mom + (1 - rho)(m - m_prev)         over the neighbours common to both rounds
-  u   = mom min(1, ||D|| / ((1 - mu) ||mom||))  trust clip
-  x'  = y + mu u + gamma (m - own);  P += gamma (m - own);  q = C(x' - own);  own += decode(q)
+  PUBLISH  q = C(y - own);  own += decode(q)      y: what training made of x, corrections included
+  MIX      here = own + (P - Q)                   P: all pull applied to x; Q: the part in ``own``
+           z_j  = (copy_j - P) - (own - Q)@j      neighbour seen from where we stood when its header
+                                                  first arrived, less the pull applied since
+           m    = here + sum_j w_j clip(z_j, tau) robust mean of the neighbourhood
+           mom  = rho mom + (1 - rho)(m - m_prev) over the neighbours common to both rounds
+           u    = mom min(1, ||D|| / ((1 - mu) ||mom||)),  D = y - x      trust clip
+           x'   = y + mu u + gamma (m - here);  P += gamma (m - here)
+  APPLY    the trainer, which never waited, adds x' - y at its next step boundary
 
-Views: ``applied_pull`` as above; ``current`` takes z_j = copy_j - own; ``naive`` leaves P out and
-diverges when speeds differ (the control that must fail; no manifest may name it).
+A round publishes first, so that neighbours who train side by side see one another's newest work
+when they mix (docs/decisions/0004). Views: ``applied_pull`` as above; ``current`` takes
+z_j = copy_j - here; ``naive`` leaves P out and diverges when speeds differ (the control that must
+fail; no manifest may name it).
 """
 
 from collections.abc import Hashable, Mapping
@@ -36,7 +40,7 @@ class LoomSettings:
 
     rule: str = "cs_plus"
     f: int = 0
-    gamma: float = 0.5  # higher: faster agreement; beyond .6 * codec contraction it diverges
+    gamma: float = 0.5  # higher: faster agreement; too high for the codec diverges
     mu: float = 0.6  # higher: more outer momentum, more overshoot
     rho: float = 0.6  # higher: smoother momentum, slower to turn
     codec: str = "2bit"
@@ -45,16 +49,23 @@ class LoomSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class Proposal(Generic[Author]):
-    """One round's outcome, not yet in force. Vectors are float32[d]."""
+class Difference:
+    """A coded step of the own copy, not yet in force."""
+
+    payload: bytes
+    vector: Vector  # decode(payload), float32[d]
+
+
+@dataclass(frozen=True, slots=True)
+class Mixing(Generic[Author]):
+    """What mixing makes of y, not yet in force. Vectors are float32[d]."""
 
     x: Vector
     correction: Vector  # x' - y, what the trainer adds
-    payload: bytes
-    difference: Vector  # decode(payload)
-    pull: Vector  # gamma * (m - own)
+    pull: Vector  # gamma * (m - here)
     momentum: Vector
     pulls: dict[Author, Vector]  # w_j clip(z_j, tau)
+    here: Vector
     authors: tuple[Author, ...]
     report: Report | None  # None: nothing was mixed
 
@@ -66,8 +77,10 @@ class Loom(Generic[Author]):
         self.settings = settings
         self.own = own
         self.x: Vector = np.array(x, dtype=np.float32)
+        self.latest: Vector = self.x  # where a restart begins: y once published, then x'
         self.rounds = 0  # own entries since start: the clock of TTL and views
-        self._applied: Vector = np.zeros_like(self.x)
+        self._applied: Vector = np.zeros_like(self.x)  # P
+        self._published: Vector = self._applied  # Q
         self._momentum: Vector | None = None
         self._before: tuple[Vector, dict[Author, Vector]] | None = None
         self._ring: dict[int, Vector] = {}
@@ -99,72 +112,82 @@ class Loom(Generic[Author]):
         at = self._view.get(author)
         return at is not None and self.rounds - at <= self.settings.ttl and at in self._ring
 
-    def propose(self, y: Vector, copies: Mapping[Author, Vector], neighbours: int) -> Proposal[Author]:
-        """Mix ``y`` float32[d] with neighbours' public copies; every weight is 1/(neighbours+1).
+    # -- publish
+
+    def difference(self, y: Vector) -> Difference:
+        """The coded step from the own copy to ``y`` float32[d]. CodecError if y is not finite."""
+        payload = encode(self.settings.codec, y - self.own.vector)
+        return Difference(payload, decode(self.settings.codec, payload, len(y)))
+
+    def published(self, difference: Difference, y: Vector) -> None:
+        """The difference to ``y`` is durable and out: the own copy and the clock move."""
+        self.own.add(difference.vector)
+        self.latest = y
+        self._published = self._applied.copy()
+        self.rounds += 1
+        oldest = self.rounds - self.settings.ttl
+        needed = {*self._view.values(), *self._arrived.values()}
+        self._ring = {t: q for t, q in self._ring.items() if t in needed and t >= oldest}
+        self._arrived = {k: t for k, t in self._arrived.items() if t >= oldest}
+
+    # -- mix
+
+    def mix(self, y: Vector, copies: Mapping[Author, Vector], neighbours: int) -> Mixing[Author]:
+        """Draw the neighbours' public copies in; every weight is 1/(neighbours+1).
 
         ``copies`` leaves out whoever must not count (forked, barred); stale ones are left out
-        here. An absent neighbour's weight stays with self. Changes nothing. CodecError if y or
-        the result is not finite.
+        here. An absent neighbour's weight stays with self. Changes nothing.
         """
         s = self.settings
         authors = tuple(a for a in copies if self.fresh(a))
+        here = self.own.vector + (self._applied - self._published)
         report: Report | None = None
         pulls: dict[Author, Vector] = {}
         if authors and enough_live(len(authors) + 1, s.f):
             weights = np.full(len(authors), 1.0 / (max(neighbours, len(authors)) + 1))
-            z = [self._seen(a, copies[a]) for a in authors]
+            z = [self._seen(a, copies[a], here) for a in authors]
             parts, report = clipped(s.rule, z, weights, s.f)
             pulls = dict(zip(authors, parts, strict=True))
         pull = np.zeros_like(self.x)
         for part in pulls.values():
             pull += part
         pull *= np.float32(s.gamma)
-        momentum = self._next_momentum(pulls)
+        momentum = self._next_momentum(here, pulls)
         correction = pull.copy()
         if report is not None:
             correction += np.float32(s.mu * self._trust(y, momentum)) * momentum
-        x = y + correction
-        payload = encode(s.codec, x - self.own.vector)
-        difference = decode(s.codec, payload, len(x))
-        return Proposal(x, correction, payload, difference, pull, momentum, pulls, authors, report)
+        return Mixing(y + correction, correction, pull, momentum, pulls, here, authors, report)
 
-    def commit(self, proposal: Proposal[Author]) -> None:
-        """Put a proposal in force: own copy, x, P, momentum; the clock moves by one entry."""
-        self._before = (self.own.vector.copy(), proposal.pulls)
-        self.own.add(proposal.difference)
-        self.x = proposal.x
-        self._applied += proposal.pull
-        self._momentum = proposal.momentum
-        self.rounds += 1
-        needed = {*self._view.values(), *self._arrived.values()}
-        oldest = self.rounds - self.settings.ttl
-        self._ring = {t: q for t, q in self._ring.items() if t in needed and t >= oldest}
-        self._arrived = {k: t for k, t in self._arrived.items() if t >= oldest}
-
-    def _position(self) -> Vector:
-        """Where we stand in the coordinates that a later pull does not move: own - P."""
-        if self.settings.view == "naive":
-            return self.own.vector.copy()
-        return self.own.vector - self._applied
+    def mixed(self, mixing: Mixing[Author]) -> None:
+        """Put a mixing in force: x, P, momentum."""
+        self._before = (mixing.here, mixing.pulls)
+        self.x = self.latest = mixing.x
+        self._applied = self._applied + mixing.pull
+        self._momentum = mixing.momentum
 
     def _snapshot(self) -> None:
+        """Remember where we stand, in coordinates that a later pull does not move."""
         if self.rounds not in self._ring:
-            empty = self.settings.view == "current"
-            self._ring[self.rounds] = np.empty(0, np.float32) if empty else self._position()
+            if self.settings.view == "applied_pull":
+                self._ring[self.rounds] = self.own.vector - self._published
+            else:
+                naive = self.settings.view == "naive"
+                nothing = np.empty(0, np.float32)
+                self._ring[self.rounds] = self.own.vector.copy() if naive else nothing
 
-    def _seen(self, author: Author, copy: Vector) -> Vector:
+    def _seen(self, author: Author, copy: Vector, here: Vector) -> Vector:
         """z_j float32[d]."""
         if self.settings.view == "current":
-            return copy - self.own.vector
+            return copy - here
         then = self._ring[self._view[author]]
         return copy - then if self.settings.view == "naive" else copy - self._applied - then
 
-    def _next_momentum(self, pulls: dict[Author, Vector]) -> Vector:
+    def _next_momentum(self, here: Vector, pulls: dict[Author, Vector]) -> Vector:
         """EMA of the neighbourhood mean's step, over the neighbours common to both rounds."""
         if self._before is None or self._momentum is None:
             return np.zeros_like(self.x)
-        own_before, pulls_before = self._before
-        step = self.own.vector - own_before
+        here_before, pulls_before = self._before
+        step = here - here_before
         for author in pulls.keys() & pulls_before.keys():
             step += pulls[author] - pulls_before[author]
         rho = np.float32(self.settings.rho)

@@ -1,1 +1,1 @@
-"""Shipped simulator: a seeded network that runs the production gossip and mix under virtual time."""
+"""Shipped simulator: a seeded network that runs the production gossip and mix in virtual time."""

@@ -84,7 +84,9 @@ def _cut(plan: Plan, folder: Path) -> tuple[dict[str, list[str]], list[Path]]:
             path.write_bytes(join(pieces))
         held[language] = [str(path) for path in paths]
         if not validation or not test:
-            raise TapestryError(f"the text {language} is too short to hold any of it out; add text", BAD_CONFIG)
+            raise TapestryError(
+                f"the text {language} is too short to hold any of it out; add text", BAD_CONFIG
+            )
     shares = []
     for member in range(plan.honest):
         language = plan.language(member)

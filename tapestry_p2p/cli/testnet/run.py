@@ -135,7 +135,7 @@ def _compared(found: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
 
     def own(rows: dict[str, Any]) -> float:
         bits = [r["bits_per_byte"]["together"] for r in rows["members"] if not r["byzantine"]]
-        return sum(bits) / len(bits)
+        return float(sum(bits) / len(bits))
 
     return {
         "rule": other["rule"],

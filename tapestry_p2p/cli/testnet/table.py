@@ -63,7 +63,14 @@ class LiveTable:
 
     def _table(self, members: list[Member]) -> Table:
         table = Table(title=self._title, caption=self._phase, title_justify="left")
-        for heading in ("member", "language", "progress", "training error", "hears", "how others treat it"):
+        for heading in (
+            "member",
+            "language",
+            "progress",
+            "training error",
+            "hears",
+            "how others treat it",
+        ):
             table.add_column(heading)
         treated = treatment(members)
         for member in members:
