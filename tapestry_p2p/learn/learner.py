@@ -97,6 +97,27 @@ class Program:
         return optax.apply_updates(params, updates), moments, loss
 
 
+class Average:
+    """A running average of vectors, that the local user is shown where training has no end.
+
+    With a constant learning rate the newest parameters jitter around a better point; their average
+    is near it (Polyak and Juditsky 1992), as a decay to zero would be. The memory grows to
+    `MEMORY` vectors, so what was learned first is forgotten.
+    """
+
+    MEMORY = 20
+
+    def __init__(self, vector: NDArray[np.float32]) -> None:
+        self.vector = vector  # float32[d]
+        self._seen = 0
+
+    def follow(self, vector: NDArray[np.float32]) -> None:
+        """Take in the newest float32[d]."""
+        self._seen += 1
+        keep = np.float32(min(1 - 1 / self.MEMORY, self._seen / (self._seen + 9)))
+        self.vector = keep * self.vector + (1 - keep) * vector
+
+
 def with_schedule_at(moments: Any, step: int) -> Any:
     """The optimizer state with every optax schedule at ``step``; moments are kept."""
 

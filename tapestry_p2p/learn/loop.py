@@ -2,7 +2,7 @@
 
 Rule: `course` says what is next, `program` does it, this file moves records and vectors between
 them and the link. What the node may order is the table `_orders`; what the local user may ask is
-the table `_answers`.
+in questions.py.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import socket
 import time
 from collections import deque
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,22 +21,24 @@ from numpy.typing import NDArray
 
 from tapestry_p2p import link
 from tapestry_p2p.learn import course as course_
-from tapestry_p2p.learn.export import export
-from tapestry_p2p.learn.judge import ARMS, Judge
+from tapestry_p2p.learn.judge import Judge
 from tapestry_p2p.learn.keep import Keeper
-from tapestry_p2p.learn.learner import Program
+from tapestry_p2p.learn.learner import Average, Program
+from tapestry_p2p.learn.questions import Questions
 from tapestry_p2p.learn.talk import TextSocket
 from tapestry_p2p.learn.task import TaskError
+from tapestry_p2p.learn.vector import Params
 
 log = logging.getLogger(__name__)
 
 NONFINITE_MAX = 3  # in a row
-PROMPT_CHARS_MAX = 65536
-GENERATED_BYTES_MAX = 4096
 
 
-class Gone(Exception):  # noqa: N818
-    """The node closed the link or ordered a stop: save and end."""
+class Gone(BaseException):
+    """The node closed the link or ordered a stop: save and end.
+
+    No Exception: what catches a user's failing task must not catch this.
+    """
 
 
 class Loop:
@@ -59,6 +60,7 @@ class Loop:
         self._place = keeper.place
         self._good = program.copy(self._place)
         self._last_own = program.layout.flatten(self._place.params)
+        self._average = None if program.schedule_steps else Average(self._last_own)
         self._nonfinite = 0
         self._tally = Tally()
         self._rest_s = 1 / speed - 1  # seconds of rest for each second of work: tests only
@@ -70,12 +72,7 @@ class Loop:
             "correct": self._correct,
             "stop": self._stop,
         }
-        self._answers: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
-            "generate": self._generate,
-            "evaluate": self._evaluate,
-            "export": self._export,
-            "arm": self._arm,
-        }
+        self._questions = Questions(program, judge, self._shown, self._glance)
 
     def run(self) -> None:
         """Until the node is gone or says stop; the state is saved then. TaskError, LinkError."""
@@ -124,6 +121,8 @@ class Loop:
             return
         self._nonfinite = 0
         self._good, self._last_own = self._program.copy(self._place), vector
+        if self._average:
+            self._average.follow(vector)
         round_, applied = self._course.round, self._course.applied
         seq = self._course.handed_over()
         digest = self._vectors.write(link.OUT, seq, vector)
@@ -165,7 +164,7 @@ class Loop:
             if readable is self._sock:
                 self._obey(link.receive(self._sock)[0])
             elif self._text is not None and isinstance(readable, socket.socket):
-                self._text.serve(readable, self._answer)
+                self._text.serve(readable, self._questions.answer)
 
     def _obey(self, packet: bytes) -> None:
         if not packet:
@@ -182,6 +181,7 @@ class Loop:
             raise TaskError("start_too_far", "the start is too far from the last own vector")
         self._place = self._keeper.resume(vector, record["step"])
         self._good, self._last_own = self._program.copy(self._place), vector
+        self._average = self._average and Average(vector)
         self._course.start(record["seq"], record["round"])
         self._tally.forget()
 
@@ -205,62 +205,22 @@ class Loop:
     def _stop(self, record: dict[str, Any]) -> None:
         raise Gone
 
-    # The local user's questions
+    # While the local user's questions are answered
 
-    def _answer(self, request: dict[str, Any]) -> dict[str, Any]:
-        answer = self._answers.get(str(request.get("do")))
-        if answer is None:
-            return {"error": f"do must be one of {sorted(self._answers)}"}
-        try:
-            return answer(request)
-        except TaskError as error:
-            return {"error": str(error)}
-
-    def _generate(self, request: dict[str, Any]) -> dict[str, Any]:
-        prompt, seed = request.get("prompt", ""), request.get("seed", 0)
-        size, temperature = request.get("bytes", 200), request.get("temperature", 0.8)
-        if not isinstance(prompt, str) or len(prompt) > PROMPT_CHARS_MAX:
-            return {"error": f"prompt must be a text of at most {PROMPT_CHARS_MAX} characters"}
-        if type(size) is not int or not 0 < size <= GENERATED_BYTES_MAX:
-            return {"error": f"bytes must be 1..{GENERATED_BYTES_MAX}"}
-        if type(seed) is not int or seed < 0:
-            return {"error": "seed must be a whole number from 0"}
-        if not isinstance(temperature, int | float) or not 0 <= temperature <= 100:
-            return {"error": "temperature must be 0..100"}
-        generate = getattr(self._program.task, "generate", None)
-        if generate is None:
-            return {"error": f"the task {self._program.task.name} generates nothing"}
-        return {"text": generate(self._place.params, prompt, size, float(temperature), seed)}
-
-    def _evaluate(self, request: dict[str, Any]) -> dict[str, Any]:
-        return self._judge.report(self._place.params)
-
-    def _export(self, request: dict[str, Any]) -> dict[str, Any]:
-        path = request.get("path")
-        if not isinstance(path, str) or not Path(path).is_absolute():
-            return {"error": "path must be absolute"}
-        vector = self._program.layout.flatten(self._place.params)
-        try:
-            return export(Path(path), self._program.task, self._program.layout, vector)
-        except OSError as error:
-            return {"error": f"{path}: {error.strerror}"}
-
-    def _arm(self, request: dict[str, Any]) -> dict[str, Any]:
-        name = request.get("name")
-        if name not in ARMS:
-            return {"error": f"name must be one of {list(ARMS)}"}
-        report = self._judge.arm(name, self._glance)
-        self._tally.forget()
-        return report
+    def _shown(self) -> Params:
+        """The parameters that the local user gets: the newest, or their average without an end."""
+        if self._average is None:
+            return self._place.params
+        return self._program.params(self._average.vector)
 
     def _glance(self) -> None:
-        """While an arm trains: end if the node is gone, keep its orders for later."""
+        """Between two steps of an arm: end if the node is gone, keep its orders for later."""
         with selectors.DefaultSelector() as selector:
             selector.register(self._sock, selectors.EVENT_READ)
             if not selector.select(0):
                 return
         packet, _ = link.receive(self._sock)
-        if not packet or link.parse_from_node(packet)["t"] == "stop":
+        if not packet or packet == link.pack_record({"t": "stop"}):
             raise Gone
         self._waiting.append(packet)
 

@@ -26,15 +26,17 @@ class TextSocket:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._lines: dict[socket.socket, bytes] = {}
-        path.unlink(missing_ok=True)
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._listener.setblocking(False)
+        fresh = path.with_name(path.name + "~")  # the name appears when it answers, not before
+        fresh.unlink(missing_ok=True)
         mask = os.umask(0o177)
         try:
-            self._listener.bind(str(path))
+            self._listener.bind(str(fresh))
         finally:
             os.umask(mask)
         self._listener.listen(CLIENTS_MAX)
-        self._listener.setblocking(False)
+        fresh.replace(path)
 
     @property
     def sockets(self) -> list[socket.socket]:

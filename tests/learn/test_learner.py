@@ -12,7 +12,7 @@ from trainer_kit import TINY, text_file
 
 from tapestry_p2p.learn.judge import Judge
 from tapestry_p2p.learn.keep import Keeper
-from tapestry_p2p.learn.learner import Place, Program, with_schedule_at
+from tapestry_p2p.learn.learner import Average, Place, Program, with_schedule_at
 from tapestry_p2p.learn.load import load
 from tapestry_p2p.learn.loop import near
 from tapestry_p2p.learn.task import Data
@@ -103,6 +103,17 @@ def test_a_copy_is_not_touched_by_training(program: Program) -> None:
     copy = program.copy(place)
     _advanced(program, place, 3)
     assert np.array_equal(_vector(program, copy), program.genesis)
+
+
+def test_the_average_settles_where_the_newest_jitter() -> None:
+    random = np.random.default_rng(0)
+    goal = np.full(50, 3, np.float32)
+    average = Average(np.full(50, 100, np.float32))
+    for _ in range(300):
+        average.follow(goal + random.normal(size=50).astype(np.float32))
+    assert average.vector.dtype == np.float32
+    assert float(np.std(average.vector - goal)) < 0.3
+    assert abs(float(np.mean(average.vector - goal))) < 0.1
 
 
 def test_a_correction_is_added_exactly(program: Program) -> None:
