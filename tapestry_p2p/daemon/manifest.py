@@ -183,13 +183,13 @@ class Mixing(Section, frozen=True, kw_only=True):
         Meta(
             gt=0,
             le=1,
-            description="Share of the way to the neighbourhood's mean in each round. Too much for"
-            " the codec diverges: 2bit .5, int8 and fp32 up to 1.",
+            description="Share of the way to the neighbourhood's mean in each round. Less: slower"
+            " agreement, calmer with very unequal speeds.",
         ),
-    ] = 0.5
+    ] = 1.0
     mu: Annotated[
         float, Meta(ge=0, lt=1, description="Outer momentum. More: faster, then unstable.")
-    ] = 0.6
+    ] = 0.3
     rho: Annotated[
         float, Meta(ge=0, lt=1, description="Smoothing of that momentum. More: calmer, slower.")
     ] = 0.6

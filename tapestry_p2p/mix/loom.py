@@ -40,8 +40,8 @@ class LoomSettings:
 
     rule: str = "cs_plus"
     f: int = 0
-    gamma: float = 0.5  # higher: faster agreement; too high for the codec diverges
-    mu: float = 0.6  # higher: more outer momentum, more overshoot
+    gamma: float = 1.0  # higher: faster agreement; beyond 1 it overshoots
+    mu: float = 0.3  # higher: more outer momentum, more overshoot
     rho: float = 0.6  # higher: smoother momentum, slower to turn
     codec: str = "2bit"
     ttl: int = 16  # own entries after which a silent neighbour leaves the mean

@@ -102,11 +102,12 @@ def test_author_and_followers_hold_the_same_bits(codec: str) -> None:
 
 @pytest.mark.parametrize("view", ["applied_pull", "current"])
 @pytest.mark.parametrize("ratio", [4, 8, 16])
-def test_one_slow_member_keeps_it_bounded(view: str, ratio: int) -> None:
+@pytest.mark.parametrize("steady", [{0, 1, 2, 3}, {0}], ids=["one slow", "one fast"])
+def test_unequal_speeds_keep_it_bounded(view: str, ratio: int, steady: set[int]) -> None:
     world = World(LoomSettings(gamma=1.0, mu=0.3, view=view), 5)
-    for tick in range(400):
-        world.round([i for i in range(5) if i < 4 or tick % ratio == 0])
-        assert world.error() < 5
+    for tick in range(200):
+        world.round([i for i in range(5) if i in steady or tick % ratio == 0])
+        assert world.error() < 1
 
 
 @pytest.mark.parametrize("view", ["applied_pull", "current"])
@@ -114,17 +115,17 @@ def test_one_slow_member_keeps_it_bounded(view: str, ratio: int) -> None:
 def test_one_batched_link_keeps_it_bounded(view: str, batch: int) -> None:
     world = World(LoomSettings(gamma=1.0, mu=0.3, view=view), 5)
     world.batched[(0, 1)] = batch
-    for _ in range(400):
+    for _ in range(200):
         world.round(list(range(5)))
-        assert world.error() < 5
+        assert world.error() < 1
 
 
 def test_naive_age_matching_diverges() -> None:
-    """The control: without the applied-pull term a slow member's views are applied again."""
+    """The control: without the applied-pull term a fast member applies each view again."""
     world = World(LoomSettings(gamma=1.0, mu=0.3, view="naive"), 5)
     worst = 0.0
-    for tick in range(400):
-        world.round([i for i in range(5) if i < 4 or tick % 8 == 0])
+    for tick in range(200):
+        world.round([i for i in range(5) if i == 0 or tick % 4 == 0])
         worst = max(worst, world.error())
         if worst > 5:
             break
@@ -137,9 +138,11 @@ def test_a_mirror_attacker_is_bounded_and_ruins_the_mean() -> None:
         world = World(LoomSettings(gamma=1.0, mu=0.3, rule=rule, f=1), 6, byzantine=1)
         for _ in range(150):
             world.round(list(range(6)))
-        errors[rule] = world.error()
+        best = world.centres.mean(0)
+        middle = np.mean([loom.x for loom in world.looms], axis=0)
+        errors[rule] = float(np.linalg.norm(middle - best) / np.linalg.norm(best))
     assert errors["cs_plus"] < 1
-    assert errors["mean"] > 1.5 * errors["cs_plus"]
+    assert errors["mean"] > 1.3 * errors["cs_plus"]
 
 
 def test_below_three_f_plus_one_nothing_is_mixed() -> None:

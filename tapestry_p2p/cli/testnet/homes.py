@@ -23,7 +23,6 @@ from tapestry_p2p.gossip.identity import Identity
 
 JUDGEMENTS = 20  # checkpoints judged in each arm
 SOVEREIGN_SHARE = 0.75  # of the steps together, the rest alone
-GAMMA = {"2bit": 0.5, "int8": 0.6, "fp32": 0.6}  # <= .6 of the codec's contraction
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +109,7 @@ def _manifest(plan: Plan, rule: str, data: Path, cache: Path) -> network.Manifes
         schema=network.Schema(hash=found.schema, parameters=found.parameters),
         genesis=network.Genesis(seed=plan.seed, root=found.root.hex()),
         streams=network.Streams(codec=plan.codec),  # type: ignore[arg-type]
-        mixing=network.Mixing(rule=rule, f=plan.tolerate, gamma=GAMMA[plan.codec]),  # type: ignore[arg-type]
+        mixing=network.Mixing(rule=rule, f=plan.tolerate),  # type: ignore[arg-type]
         training=network.Training(inner_steps=plan.inner_steps, schedule_steps=plan.steps),
         limits=network.Limits(entries_per_minute_max=6000),
     )

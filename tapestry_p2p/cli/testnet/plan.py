@@ -26,6 +26,12 @@ PRESETS: dict[str, dict[str, Any]] = {
     "base": {"layers": 4, "width": 72, "heads": 4, "context": 128, "batch_size": 16},  # 280,000
 }
 DEFAULT_PRESET = "small"
+# unless told otherwise, neighbours in this list have different scripts
+LANGUAGES = (
+    *("eng", "rus", "hin", "jpn", "arb", "ell_monotonic", "kor", "tha", "heb", "tam", "cmn_hans"),
+    *("ben", "amh", "fra", "ukr", "pes_1", "deu_1996", "kaz", "spa", "tur", "vie", "por_BR"),
+    *("swh", "ita", "nld", "pol", "ind", "yor"),
+)
 _ALIASES = {"batch": "batch_size", "lr": "learning_rate"}
 
 
@@ -152,7 +158,7 @@ def _need(condition: bool, message: str) -> None:
 def _texts(data: str, languages: list[str], wanted: int) -> dict[str, bytes]:
     """The texts that are used, by language, in the order of the members."""
     if data == "udhr":
-        return _shipped(languages or list(UDHR_LANGUAGES), wanted, bool(languages))
+        return _shipped(languages or list(LANGUAGES), wanted, bool(languages))
     folder = Path(data)
     if not folder.is_dir():
         raise TapestryError(f"--data {data}: no such folder; give one, or udhr", BAD_CONFIG)
