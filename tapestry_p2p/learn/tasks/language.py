@@ -41,11 +41,11 @@ DEFAULTS: Options = {
     "heads": 2,
     "context": 64,  # bytes the model sees
     "batch_size": 8,  # windows of `context` bytes a step
-    "learning_rate": 0.002,
-    "weight_decay": 1.0,
+    "learning_rate": 0.003,
+    "weight_decay": 0.5,
     "warmup_steps": 20,
     "schedule": "cosine",
-    "noise": 0.15,  # share of the bytes seen in training that are replaced, against rote learning
+    "noise": 0.1,  # share of the bytes seen in training that are replaced, against rote learning
     "draw": "by_size",  # or "evenly": every file equally often, whatever its size
 }
 SPLITS = ("train", "validation", "test")
