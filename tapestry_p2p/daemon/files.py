@@ -41,17 +41,27 @@ def unseal(data: bytes) -> tuple[int, bytes]:
     return int.from_bytes(tail[:8], "big"), tail[8:]
 
 
+def write_all(fd: int, data: bytes) -> None:
+    """All of ``data`` to ``fd``, however little the disk takes at a time."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
+
+
 def write_file(path: Path, data: bytes, mode: int = 0o600) -> None:
     """Replace ``path`` by ``data`` atomically and durably. OSError if the disk refuses."""
-    temporary = path.with_name(path.name + ".new")
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
+    draft = path.with_name(path.name + ".new")
     try:
-        with os.fdopen(fd, "wb", closefd=False) as file:
-            file.write(data)
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-    os.replace(temporary, path)
+        fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
+        try:
+            write_all(fd, data)
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+        os.replace(draft, path)
+    except OSError:
+        draft.unlink(missing_ok=True)  # a full disk needs the room
+        raise
     sync_directory(path.parent)
 
 

@@ -16,7 +16,15 @@ from typing import Any
 import msgpack
 import numpy as np
 
-from tapestry_p2p.daemon.files import DamagedError, Pair, seal, sync_directory, unseal, write_file
+from tapestry_p2p.daemon.files import (
+    DamagedError,
+    Pair,
+    seal,
+    sync_directory,
+    unseal,
+    write_all,
+    write_file,
+)
 from tapestry_p2p.errors import TEMPORARY, TapestryError
 from tapestry_p2p.mix.codec import Vector
 
@@ -140,7 +148,7 @@ class Store:
             sync_directory(self.directory)
         start = os.lseek(self._log, 0, os.SEEK_END)
         try:
-            _write_all(self._log, _record(entry))
+            write_all(self._log, _record(entry))
             os.fsync(self._log)
         except OSError:
             os.ftruncate(self._log, start)  # a full disk must not leave half a record behind
@@ -240,9 +248,3 @@ class Store:
 def _record(entry: LoggedEntry) -> bytes:
     sealed = seal(entry.seq, msgpack.packb([entry.seq, entry.signed, entry.payload]))
     return struct.pack("!I", len(sealed)) + sealed
-
-
-def _write_all(fd: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(fd, view) :]
