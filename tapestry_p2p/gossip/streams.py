@@ -350,6 +350,8 @@ class Stream:
             self.spoilt, self.standing, self.root = True, None, b""
         self.misses = 0 if whole else self.misses + (reason == "missing")
         longest = self.settings.retry_max_s
+        if whole and reason == "missing":  # its holders moved on meanwhile: ask for a newer one
+            longest = min(longest, 4 * self.settings.retry_s)
         wait = min(longest, self.settings.retry_s * 2 ** min(self.fails - 1, 16))
         self.retry_at = at + (longest if reason == "content" else wait) * (0.5 + jitter / 2)
 
