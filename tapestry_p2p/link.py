@@ -2,7 +2,7 @@
 
 Rule: nothing crosses that is not listed here. Every record has a closed schema (an unknown key,
 type or size is a `LinkError`); measurements from the trainer carry 3 significant digits and no
-more; vectors go through one sealed memory file of four slots. It knows neither what a record
+more; vectors go through one sealed memory file of six slots. It knows neither what a record
 means nor who sends it, and imports neither jax nor trio (numpy only when a vector is touched).
 
 Transport: one AF_UNIX SOCK_SEQPACKET pair, one msgpack map per packet. Vector ``seq`` lives in
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 RECORD_BYTES_MAX = 65536
-PARAMETERS_MAX = 1 << 30  # 4 slots of float32: 16 GiB, beyond any machine this runs on
+PARAMETERS_MAX = 1 << 30  # 6 slots of float32: 24 GiB, beyond any machine this runs on
 COUNTER_MAX = (1 << 63) - 1
 VERSION = 1
 SIGNIFICANT_DIGITS = 3
@@ -52,8 +52,10 @@ ISOLATION_LINES = (
     "not isolated: the proof failed",
 )
 
-IN, OUT = "in", "out"  # node -> trainer, trainer -> node
-_FIRST_SLOT = {OUT: 0, IN: 2}
+# trainer -> node; node -> trainer in answer to a vector; node -> trainer unasked
+OUT, IN, MORE = "out", "in", "more"
+_FIRST_SLOT = {OUT: 0, IN: 2, MORE: 4}
+_SLOTS = 6
 _SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
 
 
@@ -148,6 +150,7 @@ FROM_NODE: Mapping[str, Schema] = {
     "start": {"seq": _counter, "round": _counter, "step": _counter, "digest": _digest},
     "train": {"round": _counter, "steps": _counter, "last_round": _counter},
     "correct": {"seq": _counter, "digest": _digest},
+    "add": {"seq": _counter, "digest": _digest},
     "stop": {},
 }
 
@@ -165,6 +168,7 @@ FROM_TRAINER: Mapping[str, Schema] = {
         "seq": _counter,
         "round": _counter,
         "applied": _counter,
+        "added": _counter,
         "steps": _counter,
         "tokens": _counter,
         "loss": _measure,
@@ -173,6 +177,7 @@ FROM_TRAINER: Mapping[str, Schema] = {
         "digest": _digest,
     },
     "applied": {"seq": _counter},
+    "added": {"seq": _counter},
     "failed": {"code": _one_of(FAILURE_CODES)},
 }
 
@@ -283,7 +288,7 @@ def receive(sock: socket.socket, fds_max: int = 0) -> tuple[bytes, list[int]]:
 
 
 class SharedVectors:
-    """Four slots of float32[d] in one sealed memory file: two to the node, two to the trainer.
+    """Six slots of float32[d] in one sealed memory file: two to the node, four to the trainer.
 
     The maker calls `create` and hands `fileno()` over; the other side calls `from_fd`, which
     takes the descriptor over, and checks seals and size, so that neither can shrink the file
@@ -362,4 +367,4 @@ def digest(vector: NDArray[np.float32]) -> str:
 
 
 def _file_bytes(parameters: int) -> int:
-    return 4 * 4 * parameters
+    return _SLOTS * 4 * parameters

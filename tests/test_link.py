@@ -42,6 +42,7 @@ RECORDS_FROM_NODE: list[Record] = [
     {"t": "start", "seq": 0, "round": 1, "step": 0, "digest": DIGEST},
     {"t": "train", "round": 1, "steps": 50, "last_round": 0},
     {"t": "correct", "seq": 3, "digest": DIGEST},
+    {"t": "add", "seq": 1, "digest": DIGEST},
     {"t": "stop"},
 ]
 VECTOR: Record = {
@@ -49,6 +50,7 @@ VECTOR: Record = {
     "seq": 1,
     "round": 1,
     "applied": 0,
+    "added": 0,
     "steps": 50,
     "tokens": 25600,
     "loss": 3.14159,
@@ -69,6 +71,7 @@ RECORDS_FROM_TRAINER: list[Record] = [
     },
     VECTOR,
     {"t": "applied", "seq": 2},
+    {"t": "added", "seq": 2},
     {"t": "failed", "code": "nonfinite"},
 ]
 

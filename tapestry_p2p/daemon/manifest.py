@@ -196,10 +196,10 @@ class Mixing(Section, frozen=True, kw_only=True):
     view: Annotated[
         Literal["applied_pull", "current"],
         Meta(
-            description="How a neighbour's older copy is compared with ours: as it was when it"
-            " came, less the pull applied since; or with our copy of now."
+            description="How a neighbour's copy is compared with ours: with our copy of now, or"
+            " with ours as it was when the neighbour's came, less the pull applied since."
         ),
-    ] = "applied_pull"
+    ] = "current"
 
     def __post_init__(self) -> None:
         needed = 3 * self.f + 1

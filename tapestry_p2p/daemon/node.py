@@ -8,7 +8,7 @@ vectors, time. Rounds and copies take turns on one lock (``fetcher.mixing``).
 import functools
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -41,6 +41,7 @@ from tapestry_p2p.mix.loom import Difference, Loom, LoomSettings, Mixing
 
 log = logging.getLogger("tapestry.node")
 T = TypeVar("T")
+Mix = Callable[[Mapping[bytes, Vector], int], Mixing[bytes]]
 
 TICK_S = 0.25
 ASK_DEADLINE_S = 10.0  # a restarted node waits so long for somebody to show it its own head
@@ -49,9 +50,8 @@ DISK_RETRY_S = 2.0
 SAVE_SHARE = 20  # saving may take 1/20 of the time
 COPIES_EVERY_S = 30.0
 ROOT_ALWAYS_BELOW = 10_000_000  # parameters; larger copies state a root every keyframe_every
-GRACE_SHARE = 0.25  # of a round: so long newest work of neighbours is waited for before mixing
-GRACE_MIN_S = 0.05
-GRACE_ROUNDS = 2  # a neighbour so many rounds behind is not waited for
+NEWS_SHARE = 1 / 8  # of a round: news of neighbours is mixed at most so often
+NEWS_MIN_S = 0.02
 THREAD_ABOVE = 500_000  # parameters; smaller rounds are quicker than a thread switch
 EVENTS_MAX = 4096
 
@@ -92,7 +92,6 @@ class Node:
         self.started_at = 0.0
         self.loom: Loom[bytes] | None = None
         self.round = recovered.round
-        self.last_report: dict[str, Any] = {}
         self.fault = ""  # what keeps us from working right now, in plain words
         self.finished = trio.Event()
         self.go = trio.Event()
@@ -127,11 +126,14 @@ class Node:
         self._nursery: trio.Nursery | None = None
         self._payload = b""
         self._unapplied: dict[int, Vector] = {}
+        self._unadded: dict[int, Vector] = {}
         self._held: dict[bytes, list[tuple[str, bytes]]] = {}
         self._saved_at = self._save_took = 0.0
         self._resuming = False
         self._greeted = trio.Event()
-        self._moved = trio.Event()  # replaced whenever a copy moves
+        self._moved = trio.Event()  # a copy moved since news were last mixed
+        self._rounding = trio.Lock()
+        self._round_s = 0.0
         self.mixed: dict[str, Any] = {"authors": [], "tau": None}
 
     # -- life
@@ -177,6 +179,7 @@ class Node:
             nursery.start_soon(self._keep_copies)
             if self.trainer is not None:
                 nursery.start_soon(self._round_loop, self.trainer)
+                nursery.start_soon(self._news_loop, self.trainer)
                 nursery.start_soon(self.trainer.run)
             if self.protocol.mute:
                 nursery.start_soon(self._ask_then_speak, ASK_DEADLINE_S)
@@ -381,7 +384,6 @@ class Node:
             if self.loom is not None:
                 self.loom.decoded(author, header.seq)
             self._moved.set()
-            self._moved = trio.Event()
             event = ev.Applied(author, header.seq, root, trio.current_time())
         except FetchError as error:
             log.debug("entry %d of %s: %s", header.seq, author.hex()[:8], error.reason)
@@ -454,6 +456,7 @@ class Node:
         loom = self.loom
         assert loom is not None
         self._unapplied.clear()
+        self._unadded.clear()
         await self.go.wait()
         steps = self.options.inner_steps or self.manifest.training.inner_steps
         await trainer.start(loom.latest, self.round, self.round * steps)
@@ -489,6 +492,12 @@ class Node:
                 await self._save_own()
         await self._publish_profile()
 
+    @property
+    def settled(self) -> bool:
+        """Whether all news of neighbours are mixed and added."""
+        busy = self._moved.is_set() or self._rounding.locked()
+        return not busy and not (self.trainer and self.trainer.adding)
+
     def _loom_settings(self) -> LoomSettings:
         m = self.manifest
         mixing = m.mixing
@@ -519,7 +528,8 @@ class Node:
 
     async def _round_loop(self, trainer: Trainer) -> None:
         async for trained in trainer.vectors():
-            await self._one_round(trainer, trained)
+            async with self._rounding:
+                await self._one_round(trainer, trained)
 
     async def _one_round(self, trainer: Trainer, trained: TrainedVector) -> None:
         """Mix what was trained, publish the difference, hand back the correction."""
@@ -528,9 +538,10 @@ class Node:
             return
         self._unapplied = {s: c for s, c in self._unapplied.items() if s > record["applied"]}
         y = trained.vector.copy()
-        for pending in self._unapplied.values():
+        self._unadded = {s: c for s, c in self._unadded.items() if s > record["added"]}
+        for pending in (*self._unapplied.values(), *self._unadded.values()):
             y += pending
-        if self.protocol.mute or self.protocol.must_resume or self.protocol.stopped:
+        if self._silent():
             loom.x = loom.latest = (
                 y  # trained on, published nothing: the next difference holds it all
             )
@@ -538,13 +549,32 @@ class Node:
             return
         round_ = record["round"]
         await self._publish_round(loom, y, round_, record["tokens"])
-        await self._wait_for_neighbours(round_, GRACE_SHARE * record["seconds"])
-        correction = await self._mix(loom, y)
+        correction = await self._mix(loom, functools.partial(loom.mix, y))
         self._unapplied[record["seq"]] = correction
         await trainer.correct(record["seq"], correction)
-        self.last_report = record
+        self._round_s = record["seconds"]
         if round_ == self.options.rounds:
             self.finished.set()
+
+    async def _news_loop(self, trainer: Trainer) -> None:
+        """Mix what neighbours publish between our rounds; the trainer adds it when it can."""
+        while True:
+            await self._moved.wait()
+            await trio.sleep(max(NEWS_MIN_S, NEWS_SHARE * self._round_s))
+            async with self._rounding:
+                self._moved = trio.Event()
+                loom = self.loom
+                if loom is None or not loom.rounds or self._silent():
+                    continue
+                addition = await self._mix(loom, loom.mix_news)
+                number = await trainer.add(addition)
+                if number:
+                    self._unadded[number] = addition
+
+    def _silent(self) -> bool:
+        """Whether we must not publish now."""
+        protocol = self.protocol
+        return bool(protocol.mute or protocol.must_resume or protocol.stopped)
 
     async def _publish_round(self, loom: Loom[bytes], y: Vector, round_: int, tokens: int) -> None:
         async with self.fetcher.mixing:
@@ -553,31 +583,13 @@ class Node:
             loom.published(difference, y)
             self.round = round_
 
-    async def _wait_for_neighbours(self, round_: int, patience_s: float) -> None:
-        """Give neighbours who train side by side the time to bring their newest work.
-
-        The trainer trains on meanwhile; nobody waits for a neighbour that is rounds behind.
-        """
-        with trio.move_on_after(max(patience_s, GRACE_MIN_S)):
-            while not all(self._is_here(author, round_) for author in self.copies.followed):
-                await self._moved.wait()
-
-    def _is_here(self, author: bytes, round_: int) -> bool:
-        """Whether the author's copy holds its work of ``round_``, or cannot be expected to."""
-        head, followed = self.protocol.head(author), self.copies.followed[author]
-        if head is None or self.protocol.weight_zero(author):
-            return True
-        behind = head.header.round < round_ - GRACE_ROUNDS
-        return behind or (head.header.round >= round_ and followed.seq >= head.header.seq)
-
-    async def _mix(self, loom: Loom[bytes], y: Vector) -> Vector:
-        """Mix and save; the correction float32[d] that takes y to the new x."""
+    async def _mix(self, loom: Loom[bytes], mix: Mix) -> Vector:
+        """Mix and save; the vector float32[d] that the trainer has to add."""
         zero = frozenset(a for a in self.copies.followed if self.protocol.weight_zero(a))
+        neighbours = len(self.protocol.followed())
         async with self.fetcher.mixing:
             mixing = await self._in_thread(
-                functools.partial(
-                    loom.mix, y, self.copies.vectors(zero), len(self.protocol.followed())
-                )
+                functools.partial(mix, self.copies.vectors(zero), neighbours)
             )
             loom.mixed(mixing)
             await self._save_own(throttled=True)

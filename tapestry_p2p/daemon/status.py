@@ -76,6 +76,7 @@ class Control:
             "round": node.round,
             "rounds": node.options.rounds,
             "finished": node.finished.is_set(),
+            "settled": node.settled,
             "seq": own.seq if own else -1,
             "peers": len(node.transport.connections),
             "members": len(node.protocol.members()),

@@ -93,6 +93,9 @@ class Trainer:
         self._shared: link.SharedVectors | None = None
         self._stopping = False
         self.life = 0
+        self.adding = False  # an addition is under way
+        self._additions = 0
+        self._added = trio.Event()
         self.stopped = trio.Event()
 
     async def vectors(self) -> AsyncIterator[TrainedVector]:
@@ -111,6 +114,23 @@ class Trainer:
     async def correct(self, seq: int, correction: Vector) -> None:
         """Answer vector ``seq`` by a correction float32[d] to add."""
         await self._put({"t": "correct", "seq": seq}, correction)
+
+    async def add(self, addition: Vector) -> int:
+        """Add float32[d] at the next step boundary, unasked; its number.
+
+        One at a time: waits until the last one was added. 0 if the trainer is gone.
+        """
+        if self._shared is None:
+            return 0
+        life = self.life
+        while self.adding:
+            await self._added.wait()
+        if life != self.life or self._shared is None:
+            return 0
+        self._additions += 1
+        self.adding = True
+        await self._put({"t": "add", "seq": self._additions}, addition, link.MORE)
+        return self._additions
 
     async def stop(self) -> None:
         """Ask it to save and end; ``run`` then returns."""
@@ -139,6 +159,8 @@ class Trainer:
     async def _one_life(self) -> str:
         """Start a process, serve it until it ends; its failure code or ''."""
         self.life += 1
+        self._additions = 0
+        self._note_added()
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.setblocking(False)
         self.log_path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -206,6 +228,8 @@ class Trainer:
             record = link.parse_from_trainer(packet)
             if record["t"] == "failed":
                 return str(record["code"])
+            if record["t"] == "added":
+                self._note_added()
             if record["t"] == "vector":
                 vector = shared.read(link.OUT, record["seq"], record["digest"])
                 self._note(record)
@@ -232,9 +256,14 @@ class Trainer:
         self.state.seconds += record["seconds"]
         self.state.busy_s += record["busy_s"]
 
-    async def _put(self, record: dict[str, Any], vector: Vector) -> None:
+    def _note_added(self) -> None:
+        self.adding = False
+        self._added.set()
+        self._added = trio.Event()
+
+    async def _put(self, record: dict[str, Any], vector: Vector, direction: str = link.IN) -> None:
         if self._shared is not None:
-            digest = self._shared.write(link.IN, record["seq"], vector)
+            digest = self._shared.write(direction, record["seq"], vector)
             await self._order({**record, "digest": digest})
 
     async def _order(self, record: dict[str, Any]) -> None:

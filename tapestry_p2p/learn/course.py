@@ -26,6 +26,7 @@ class Course:
         self.phase = IDLE
         self.seq = 0  # of the newest vector handed over
         self.applied = 0  # of the newest correction added
+        self.added = 0  # of the newest addition that came unasked
         self.round = 0
         self.round_steps = 0  # taken since the last vector
         self._wanted_steps = 0
@@ -40,6 +41,7 @@ class Course:
         """Begin anew from a vector of the node: the next vector is ``seq + 1``."""
         self.phase = IDLE
         self.seq = self.applied = seq
+        self.added = 0
         self.round, self.round_steps = round_, 0
 
     def train(self, round_: int, steps: int, last_round: int) -> None:
@@ -55,6 +57,12 @@ class Course:
         if not self.applied < seq <= self.seq or seq != self.applied + 1:
             raise LinkError("correct: not the oldest unanswered vector")
         self.applied = seq
+
+    def add(self, seq: int) -> None:
+        """An addition that answers no vector was made. LinkError unless it is the next one."""
+        if seq != self.added + 1:
+            raise LinkError("add: not the next one")
+        self.added = seq
 
     def stepped(self) -> None:
         """One inner step was taken."""

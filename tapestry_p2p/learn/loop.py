@@ -70,6 +70,7 @@ class Loop:
             "start": self._start,
             "train": self._train,
             "correct": self._correct,
+            "add": self._add,
             "stop": self._stop,
         }
         self._questions = Questions(program, judge, self._shown, self._glance)
@@ -127,6 +128,7 @@ class Loop:
         seq = self._course.handed_over()
         digest = self._vectors.write(link.OUT, seq, vector)
         record = {"t": "vector", "seq": seq, "round": round_, "applied": applied}
+        record["added"] = self._course.added
         link.send(self._sock, {**record, **self._tally.take(), "digest": digest})
         if self._keeper.due():
             self._save()
@@ -191,16 +193,33 @@ class Loop:
 
     def _correct(self, record: dict[str, Any]) -> None:
         seq = record["seq"]
-        correction = self._vectors.read(link.IN, seq, record["digest"])
-        if not np.isfinite(correction).all():
-            raise link.LinkError("correct: not finite")
+        correction = self._read_addition(link.IN, record)
         self._course.correct(seq)
-        self._program.add(self._place, correction)
-        self._program.add(self._good, correction)
-        finished = self._course.phase == course_.FINISHED
-        if finished:
+        if self._course.phase == course_.FINISHED:
             link.send(self._sock, {"t": "applied", "seq": seq})
+        self._move(correction)
+
+    def _add(self, record: dict[str, Any]) -> None:
+        """News of neighbours between two rounds."""
+        addition = self._read_addition(link.MORE, record)
+        self._course.add(record["seq"])
+        link.send(self._sock, {"t": "added", "seq": record["seq"]})
+        self._move(addition)
+
+    def _read_addition(self, direction: str, record: dict[str, Any]) -> NDArray[np.float32]:
+        vector = self._vectors.read(direction, record["seq"], record["digest"])
+        if not np.isfinite(vector).all():
+            raise link.LinkError(f"{record['t']}: not finite")
+        return vector
+
+    def _move(self, addition: NDArray[np.float32]) -> None:
+        """Add float32[d] to the parameters, and to those that a recovery goes back to."""
+        self._program.add(self._place, addition)
+        self._program.add(self._good, addition)
+        finished = self._course.phase == course_.FINISHED
+        begin = time.monotonic()
         self._judge.corrected(self._place, finished and self._course.unanswered == 0)
+        self._tally.leave_out(time.monotonic() - begin)
 
     def _stop(self, record: dict[str, Any]) -> None:
         raise Gone
@@ -243,6 +262,10 @@ class Tally:
         self._losses.append(loss)
         self._tokens += tokens
         self._busy_s += busy_s
+
+    def leave_out(self, seconds: float) -> None:
+        """Time that was no part of training: a testnet's judgements."""
+        self._begin += seconds
 
     def take(self) -> dict[str, Any]:
         """The figures of the round that ends now, and begin the next."""

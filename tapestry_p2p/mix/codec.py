@@ -103,7 +103,8 @@ def _encode_int8(vector: Vector) -> bytes:
     scales = _safe_scales(np.abs(blocks).max(axis=1) / np.float32(127))
     codes = np.rint(blocks * _inverse(scales)[:, None]).clip(-127, 127).astype(np.int8)
     head: bytes = scales.astype("<f4").tobytes()
-    return head + codes.reshape(-1)[: len(vector)].tobytes()
+    tail: bytes = codes.reshape(-1)[: len(vector)].tobytes()
+    return head + tail
 
 
 def _decode_int8(payload: bytes, d: int) -> Vector:

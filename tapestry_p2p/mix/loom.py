@@ -12,11 +12,12 @@ is proposed, made durable by the caller, then committed: a proposal changes noth
            u    = mom min(1, ||D|| / ((1 - mu) ||mom||)),  D = y - x      trust clip
            x'   = y + mu u + gamma (m - here);  P += gamma (m - here)
   APPLY    the trainer, which never waited, adds x' - y at its next step boundary
+  NEWS     what neighbours publish before the next round is mixed when it comes, with u = 0
 
-A round publishes first, so that neighbours who train side by side see one another's newest work
-when they mix (docs/decisions/0004). Views: ``applied_pull`` as above; ``current`` takes
-z_j = copy_j - here; ``naive`` leaves P out and diverges when speeds differ (the control that must
-fail; no manifest may name it).
+A round publishes first and mixes news at once, so that neighbours who train side by side see one
+another's newest work (docs/decisions/0006). Views: ``current`` takes z_j = copy_j - here;
+``applied_pull`` as above; ``naive`` leaves P out and diverges when speeds differ (the control that
+must fail; no manifest may name it).
 """
 
 from collections.abc import Hashable, Mapping
@@ -45,7 +46,7 @@ class LoomSettings:
     rho: float = 0.6  # higher: smoother momentum, slower to turn
     codec: str = "2bit"
     ttl: int = 16  # own entries after which a silent neighbour leaves the mean
-    view: str = "applied_pull"
+    view: str = "current"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +64,7 @@ class Mixing(Generic[Author]):
     x: Vector
     correction: Vector  # x' - y, what the trainer adds
     pull: Vector  # gamma * (m - here)
-    momentum: Vector
+    momentum: Vector | None  # None: news between two rounds
     pulls: dict[Author, Vector]  # w_j clip(z_j, tau)
     here: Vector
     authors: tuple[Author, ...]
@@ -133,11 +134,21 @@ class Loom(Generic[Author]):
     # -- mix
 
     def mix(self, y: Vector, copies: Mapping[Author, Vector], neighbours: int) -> Mixing[Author]:
-        """Draw the neighbours' public copies in; every weight is 1/(neighbours+1).
+        """Draw the neighbours' public copies in, with momentum: once a round, after publishing.
 
-        ``copies`` leaves out whoever must not count (forked, barred); stale ones are left out
-        here. An absent neighbour's weight stays with self. Changes nothing.
+        Every weight is 1/(neighbours+1). ``copies`` leaves out whoever must not count (forked,
+        barred); stale ones are left out here. An absent neighbour's weight stays with self.
+        Changes nothing.
         """
+        return self._mix(y, copies, neighbours, once=True)
+
+    def mix_news(self, copies: Mapping[Author, Vector], neighbours: int) -> Mixing[Author]:
+        """Draw in what neighbours published since: the same without momentum, at any time."""
+        return self._mix(self.x, copies, neighbours, once=False)
+
+    def _mix(
+        self, y: Vector, copies: Mapping[Author, Vector], neighbours: int, once: bool
+    ) -> Mixing[Author]:
         s = self.settings
         authors = tuple(a for a in copies if self.fresh(a))
         here = self.own.vector + (self._applied - self._published)
@@ -152,18 +163,19 @@ class Loom(Generic[Author]):
         for part in pulls.values():
             pull += part
         pull *= np.float32(s.gamma)
-        momentum = self._next_momentum(here, pulls)
         correction = pull.copy()
-        if report is not None:
+        momentum = self._next_momentum(here, pulls) if once else None
+        if momentum is not None and report is not None:
             correction += np.float32(s.mu * self._trust(y, momentum)) * momentum
         return Mixing(y + correction, correction, pull, momentum, pulls, here, authors, report)
 
     def mixed(self, mixing: Mixing[Author]) -> None:
         """Put a mixing in force: x, P, momentum."""
-        self._before = (mixing.here, mixing.pulls)
         self.x = self.latest = mixing.x
         self._applied = self._applied + mixing.pull
-        self._momentum = mixing.momentum
+        if mixing.momentum is not None:
+            self._before = (mixing.here, mixing.pulls)
+            self._momentum = mixing.momentum
 
     def _snapshot(self) -> None:
         """Remember where we stand, in coordinates that a later pull does not move."""

@@ -152,7 +152,10 @@ class Cluster:
         deadline = time.monotonic() + SETTLE_DEADLINE_S
         while True:
             equal = self._compare()
-            if all(equal.values()) or time.monotonic() > deadline:
+            for member in self.honest:
+                member.look()
+            settled = all(m.status.get("settled") for m in self.honest)
+            if (all(equal.values()) and settled) or time.monotonic() > deadline:
                 return equal
             time.sleep(POLL_S)
 
