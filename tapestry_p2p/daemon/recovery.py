@@ -5,12 +5,12 @@ store went back in time, which the node then heals by a ``resume``.
 """
 
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from tapestry_p2p.daemon.copies import copy_root
 from tapestry_p2p.daemon.store import FollowedCopy, LoggedEntry, OwnState, Store
 from tapestry_p2p.gossip.canonical import Malformed
-from tapestry_p2p.gossip.header import DIFFERENCE, Header, decode_signed
+from tapestry_p2p.gossip.header import DIFFERENCE, Header, SignedHeader, decode_signed
 from tapestry_p2p.gossip.known import Known, decode_known
 from tapestry_p2p.mix.codec import CodecError, Vector
 from tapestry_p2p.mix.copy import PublicCopy
@@ -38,17 +38,24 @@ def recover(store: Store, parameters: int, norm_max: float) -> Recovered:
     state = store.load_own()
     if state is not None:
         _replay(found, state, parameters, norm_max)
-    copies = [copy for copy in store.load_copies() if len(copy.vector) == parameters]
-    found.copies = copies
-    found.known = Known(
-        own=tuple(decode_signed(entry.signed) for entry in found.entries),
-        seen=found.known.seen,
-        copies=tuple(decode_signed(copy.signed) for copy in copies),
-        profiles=found.known.profiles,
-        proofs=found.known.proofs,
-        retired=found.known.retired,
+    own = _own_headers(found.known, state)
+    if own and own[-1].header.seq > found.seq:
+        found.rolled_back = True  # we signed more than the copy holds
+    found.copies = [copy for copy in store.load_copies() if len(copy.vector) == parameters]
+    found.known = replace(
+        found.known, own=own, copies=tuple(decode_signed(copy.signed) for copy in found.copies)
     )
     return found
+
+
+def _own_headers(known: Known, state: OwnState | None) -> tuple[SignedHeader, ...]:
+    """What we are known to have signed, by seq, wherever it is written; the log knows best."""
+    by_seq = {signed.header.seq: signed for signed in known.own}
+    if state is not None:
+        logged = [entry.signed for entry in state.entries]
+        for signed in map(decode_signed, [*filter(None, [state.head]), *logged]):
+            by_seq[signed.header.seq] = signed
+    return tuple(by_seq[seq] for seq in sorted(by_seq))
 
 
 def _known(store: Store) -> Known:
@@ -75,7 +82,6 @@ def _replay(found: Recovered, state: OwnState, parameters: int, norm_max: float)
         header = decode_signed(entry.signed).header
         if not _moved(copy, header, entry.payload, found.seq, norm_max):
             found.rolled_back = True
-            found.entries = [e for e in state.entries if e.seq <= found.seq]
             break
         found.seq = entry.seq
         if header.kind == DIFFERENCE:

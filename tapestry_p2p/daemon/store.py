@@ -6,12 +6,14 @@ saved in two generations; what the log holds beyond them is replayed. Damage nev
 it is reported by ``OwnState.rolled_back``, and the node then asks its peers for its own head.
 """
 
+import contextlib
 import fcntl
 import os
+import re
 import struct
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import msgpack
 import numpy as np
@@ -29,6 +31,8 @@ from tapestry_p2p.errors import TEMPORARY, TapestryError
 from tapestry_p2p.mix.codec import Vector
 
 _COMPACT = 4  # the log is rewritten when it holds so many times the ring
+_COPY = re.compile(r"[0-9a-f]{64}")  # an author's key; whatever else lies there is not ours
+_FRAME = struct.Struct("!II")  # before each record: its length, and a check of these four bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,14 +48,16 @@ class LoggedEntry:
 class OwnState:
     """The newest whole state: after entry ``seq`` the model was x and the own copy was ``copy``.
 
-    ``entries`` are the logged entries in order (the last ring and more), ``rolled_back`` whether
-    anything was found damaged or missing. Vectors are float32[d].
+    ``head`` is the signed header of that entry, ``entries`` are the logged ones in order (the last
+    ring and more), ``rolled_back`` whether anything was found damaged or missing. Vectors are
+    float32[d].
     """
 
     seq: int
     round: int
     x: Vector
     copy: Vector
+    head: bytes
     entries: list[LoggedEntry]
     rolled_back: bool
 
@@ -66,7 +72,7 @@ class FollowedCopy:
     vector: Vector
 
 
-def _pack(document: dict[str, Any]) -> bytes:
+def _pack(document: object) -> bytes:
     packed: bytes = msgpack.packb(document)
     return packed
 
@@ -105,7 +111,10 @@ class Store:
         self._known = Pair(directory / "known")
         self._log_path = directory / "own.log"
         self._log: int | None = None
+        self._end: int | None = None  # where the next record begins; None: not read yet
         self._logged = 0
+        self._damaged = False
+        self._head = b""
 
     def close(self) -> None:
         """Close files and give the lock back."""
@@ -116,95 +125,98 @@ class Store:
 
     def load_own(self) -> OwnState | None:
         """The own state, or None on a fresh directory."""
-        entries, torn_middle = self._read_log()
+        entries = self._read_log()
         body = self._own.load()
         if body is None:
-            if not entries and not self._own.fell_back:
+            if not entries and not self._own.fell_back and not self._damaged:
                 return None
             empty = np.zeros(0, np.float32)
-            return OwnState(-1, 0, empty, empty, entries, True)
+            return OwnState(-1, 0, empty, empty, b"", entries, True)
         state = msgpack.unpackb(body)
+        self._head = entries[-1].signed if entries else state["head"]
         gap = bool(entries) and entries[0].seq > state["seq"] + 1
         behind = not entries or entries[-1].seq < state["seq"]
-        rolled_back = torn_middle or gap or behind
         return OwnState(
             state["seq"],
             state["round"],
             _vector(state["x"]),
             _vector(state["copy"]),
+            state["head"],
             entries,
-            rolled_back,
+            self._damaged or gap or behind,
         )
 
     def save_own(self, seq: int, round_: int, x: Vector, copy: Vector) -> None:
-        """Make the state after own entry ``seq`` durable."""
-        document = {"seq": seq, "round": round_, "x": x.tobytes(), "copy": copy.tobytes()}
+        """Make the state after own entry ``seq``, the last appended one, durable."""
+        document = {
+            "seq": seq,
+            "round": round_,
+            "x": x.tobytes(),
+            "copy": copy.tobytes(),
+            "head": self._head,
+        }
         self._own.save(_pack(document))
 
     def append_entry(self, entry: LoggedEntry) -> None:
         """Write an own entry ahead: durable when this returns, and only then to be shown."""
+        if self._end is None:
+            self._read_log()
+        if self._damaged:
+            self._rewrite([*self._read_log(), entry])
+        else:
+            self._append(_record(entry))
+        self._head = entry.signed
+        if self._logged > _COMPACT * self._ring:
+            with contextlib.suppress(OSError):  # the entry is safe; the next one tries again
+                self._rewrite(self._read_log()[-2 * self._ring :])
+
+    def _append(self, record: bytes) -> None:
         if self._log is None:
             self._log = os.open(self._log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
             sync_directory(self.directory)
-        start = os.lseek(self._log, 0, os.SEEK_END)
-        try:
-            write_all(self._log, _record(entry))
-            os.fsync(self._log)
-        except OSError:
-            os.ftruncate(self._log, start)  # a full disk must not leave half a record behind
-            raise
+        if os.lseek(self._log, 0, os.SEEK_END) != self._end:
+            os.ftruncate(self._log, self._end or 0)  # half a record of a crash or a full disk
+        write_all(self._log, record)
+        os.fsync(self._log)
+        self._end = (self._end or 0) + len(record)
         self._logged += 1
-        if self._logged > _COMPACT * self._ring:
-            self._compact()
 
-    def discard_log(self) -> None:
-        """Forget logged entries (after a resume they no longer lead to the copy)."""
+    def _rewrite(self, entries: list[LoggedEntry]) -> None:
+        data = b"".join(map(_record, entries))
+        write_file(self._log_path, data)
         if self._log is not None:
             os.close(self._log)
             self._log = None
-        write_file(self._log_path, b"")
-        self._logged = 0
+        self._end, self._logged, self._damaged = len(data), len(entries), False
 
-    def _compact(self) -> None:
-        entries, _ = self._read_log()
-        kept = entries[-2 * self._ring :]
-        if self._log is not None:
-            os.close(self._log)
-            self._log = None
-        write_file(self._log_path, b"".join(_record(entry) for entry in kept))
-        self._logged = len(kept)
+    def _read_log(self) -> list[LoggedEntry]:
+        """All whole records in order. Changes nothing on disk: damage stays to be seen again.
 
-    def _read_log(self) -> tuple[list[LoggedEntry], bool]:
-        """Whole records in order, and whether damage lies before the end.
-
-        A record cut short at the very end was never shown to anybody: it is dropped silently.
+        A record cut short at the very end was never shown to anybody, and is none; any other
+        byte that is not as it was written sets ``_damaged`` until the log is written anew.
         """
         try:
             data = self._log_path.read_bytes()
         except FileNotFoundError:
-            return [], False
+            data = b""
         entries: list[LoggedEntry] = []
         position = 0
-        damaged = False
-        while position + 4 <= len(data):
-            (length,) = struct.unpack_from("!I", data, position)
-            piece = data[position + 4 : position + 4 + length]
+        self._damaged = False
+        while position + _FRAME.size <= len(data):
+            length, check = _FRAME.unpack_from(data, position)
+            if check != _length_check(length):
+                self._damaged = True
+                break
+            piece = data[position + _FRAME.size : position + _FRAME.size + length]
             if len(piece) < length:
                 break
             try:
-                _, body = unseal(piece)
+                entries.append(LoggedEntry(*msgpack.unpackb(unseal(piece)[1])))
             except DamagedError:
-                damaged = True
-                break
-            seq, signed, payload = msgpack.unpackb(body)
-            entries.append(LoggedEntry(seq, signed, payload))
-            position += 4 + length
-        if position < len(data) and self._log is None:
-            with open(self._log_path, "r+b") as file:
-                file.truncate(position)
-                os.fsync(file.fileno())
-        self._logged = len(entries)
-        return entries, damaged
+                self._damaged = True  # later entries were signed all the same
+            position += _FRAME.size + length
+        self._end, self._logged = position, len(entries)
+        return entries
 
     def save_copy(self, followed: FollowedCopy) -> None:
         """Save a followed copy (two generations; lost ones are fetched again)."""
@@ -219,7 +231,8 @@ class Store:
 
     def load_copies(self) -> list[FollowedCopy]:
         """Every followed copy that is whole."""
-        names = {path.stem for path in (self.directory / "copies").glob("*.[01]")}
+        paths = (self.directory / "copies").glob("*.[01]")
+        names = {path.stem for path in paths if _COPY.fullmatch(path.stem)}
         copies = []
         for name in sorted(names):
             body = Pair(self.directory / "copies" / name).load()
@@ -246,5 +259,10 @@ class Store:
 
 
 def _record(entry: LoggedEntry) -> bytes:
-    sealed = seal(entry.seq, msgpack.packb([entry.seq, entry.signed, entry.payload]))
-    return struct.pack("!I", len(sealed)) + sealed
+    sealed = seal(entry.seq, _pack([entry.seq, entry.signed, entry.payload]))
+    return _FRAME.pack(len(sealed), _length_check(len(sealed))) + sealed
+
+
+def _length_check(length: int) -> int:
+    """Tells a record cut short by a crash from one whose length was flipped."""
+    return zlib.crc32(length.to_bytes(4, "big"))

@@ -64,6 +64,11 @@ def vector(d: int = D, seed: int = 0, scale: float = 1.0) -> Vector:
     return drawn.astype(np.float32)
 
 
+def same(one: Vector | None, other: Vector | None) -> bool:
+    """Whether two vectors are the same bit for bit."""
+    return one is not None and other is not None and one.tobytes() == other.tobytes()
+
+
 def key(n: int) -> Identity:
     """A member's key, the same for the same number."""
     return Identity(bytes([n]) * 32)
