@@ -24,7 +24,7 @@ class Malformed(ValueError):  # noqa: N818 - a verdict on bytes, not a failure
 def pack(value: Any) -> bytes:
     """The canonical encoding of ``value``. Raises Malformed for a type that is not admitted."""
     _admit(value)
-    return _encode(value)
+    return _encode(_sorted(value))
 
 
 def unpack(data: bytes, *, bytes_max: int) -> Any:
@@ -49,13 +49,13 @@ def unpack(data: bytes, *, bytes_max: int) -> Any:
     except (ValueError, TypeError, OverflowError, RecursionError, msgpack.UnpackException) as error:
         raise Malformed("not msgpack of an admitted type") from error
     _admit(value)
-    if _encode(value) != data:
+    if _encode(value) != data:  # maps keep the order they came in, which was checked
         raise Malformed("not the canonical encoding")
     return value
 
 
 def _encode(value: Any) -> bytes:
-    encoded = msgpack.packb(_sorted(value), use_bin_type=True)
+    encoded = msgpack.packb(value, use_bin_type=True)
     if not isinstance(encoded, bytes):
         raise Malformed("not encodable")
     return encoded
@@ -66,7 +66,7 @@ def _sorted(value: Any) -> Any:
         return {key: _sorted(value[key]) for key in sorted(value)}
     if type(value) in (list, tuple):
         return [_sorted(item) for item in value]
-    return value
+    return value  # a scalar
 
 
 def _ordered(pairs: list[tuple[Any, Any]]) -> dict[str, Any]:
@@ -83,34 +83,46 @@ def _no_extension(code: int, data: bytes) -> NoReturn:
 
 
 def _admit(value: Any) -> None:
-    """Walk the value breadth first and refuse types, numbers, sizes that are not admitted."""
-    level, nodes = [value], 0
+    """Walk the value level by level and refuse types, numbers, sizes that are not admitted."""
+    level: list[Any] = [value]
+    nodes = 1
     for _ in range(DEPTH_MAX):
         deeper: list[Any] = []
         for item in level:
-            if type(item) in (list, tuple):
-                deeper.extend(item)
-            elif type(item) is dict:
-                if not all(type(key) is str for key in item):
-                    raise Malformed("map keys are not text")
-                deeper.extend(item.values())
-            elif type(item) is int:
+            kind = type(item)
+            if kind is bytes:
+                continue
+            if kind is int:
                 if not 0 <= item <= INTEGER_MAX:
                     raise Malformed("integer out of range")
-            elif type(item) is str:
+            elif kind is list or kind is tuple:
+                deeper += item
+            elif kind is str:
                 _admit_text(item)
-            elif type(item) is not bytes:
+            elif kind is dict:
+                for key in item:
+                    _admit_key(key)
+                deeper += item.values()
+            else:
                 raise Malformed("type not admitted")
-        nodes += len(level)
-        if nodes + len(deeper) > NODES_MAX:
-            raise Malformed("too many values")
         if not deeper:
             return
+        nodes += len(deeper)
+        if nodes > NODES_MAX:
+            raise Malformed("too many values")
         level = deeper
     raise Malformed("nested too deeply")
 
 
+def _admit_key(key: Any) -> None:
+    if type(key) is not str:
+        raise Malformed("map keys are not text")
+    _admit_text(key)
+
+
 def _admit_text(text: str) -> None:
+    if text.isascii():
+        return
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:

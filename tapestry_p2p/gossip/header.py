@@ -7,7 +7,7 @@ whether it fits a stream is streams.py's.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
 
@@ -58,7 +58,7 @@ class Header:
     @cached_property
     def encoded(self) -> bytes:
         """The canonical bytes of the header."""
-        return pack(list(astuple(self)))
+        return pack([getattr(self, name) for name in self.__dataclass_fields__])
 
     @cached_property
     def hash(self) -> bytes:
@@ -134,10 +134,12 @@ def decode_header(data: bytes) -> Header:
     )
     if not sound:
         raise Malformed("a header field has a wrong type or size")
-    return Header(
+    header = Header(
         network, author, incarnation, seq, prev, kind, codec,
         tuple(chunks), payload_bytes, root, round_, tokens, cites,
     )  # fmt: skip
+    header.__dict__["encoded"] = data  # canonical, so there is no need to make it again
+    return header
 
 
 def _is_bytes(value: object, length: int) -> bool:

@@ -57,6 +57,7 @@ class Job:
 
 
 NOTHING = Plan(Do.NOTHING)
+PASSING = frozenset({"missing", "busy"})  # a source answered; it may have more in a moment
 SPOILT = frozenset({"root", "content"})  # failures after which the copy must come whole
 
 
@@ -350,7 +351,7 @@ class Stream:
             self.spoilt, self.standing, self.root = True, None, b""
         self.misses = 0 if whole else self.misses + (reason == "missing")
         longest = self.settings.retry_max_s
-        if whole and reason == "missing":  # its holders moved on meanwhile: ask for a newer one
+        if reason in PASSING:
             longest = min(longest, 4 * self.settings.retry_s)
         wait = min(longest, self.settings.retry_s * 2 ** min(self.fails - 1, 16))
         self.retry_at = at + (longest if reason == "content" else wait) * (0.5 + jitter / 2)
