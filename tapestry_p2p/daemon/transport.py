@@ -398,7 +398,7 @@ class Transport:
             self.addresses.append(Address(address.kind, address.host, port))
 
     async def serve(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Accept and run connections until cancelled; then cut them all."""
+        """Accept and run connections until cancelled; then stop listening and cut them all."""
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             for listener in self._listeners:
@@ -407,6 +407,8 @@ class Transport:
             try:
                 await trio.sleep_forever()
             finally:
+                for listener in self._listeners:
+                    listener.socket.close()
                 for connection in list(self.connections.values()):
                     connection.raw.cut()
 
