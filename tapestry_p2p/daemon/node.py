@@ -5,6 +5,7 @@ one, and what must be durable is on disk before the next. Three loops: foreign e
 vectors, time. Rounds and copies take turns on one lock (``fetcher.mixing``).
 """
 
+import contextlib
 import functools
 import logging
 import math
@@ -25,12 +26,13 @@ from tapestry_p2p.daemon.recovery import Recovered
 from tapestry_p2p.daemon.store import FollowedCopy, LoggedEntry, Store
 from tapestry_p2p.daemon.trainer import TrainedVector, Trainer
 from tapestry_p2p.daemon.transport import Transport, TransportError
+from tapestry_p2p.daemon.voice import OwnVoice, SilencedError
 from tapestry_p2p.errors import REFUSED, TapestryError
 from tapestry_p2p.gossip import effects as ef
 from tapestry_p2p.gossip import events as ev
 from tapestry_p2p.gossip.canonical import Malformed
 from tapestry_p2p.gossip.fetch import FetchResponse, decode_request, encode_response
-from tapestry_p2p.gossip.header import DIFFERENCE, GENESIS, PROFILE, RESUME, decode_signed
+from tapestry_p2p.gossip.header import DIFFERENCE, PROFILE, decode_signed
 from tapestry_p2p.gossip.identity import Identity, peer_id_of, public_key_of
 from tapestry_p2p.gossip.profile import Profile, encode_profile
 from tapestry_p2p.gossip.protocol import Protocol
@@ -44,8 +46,6 @@ T = TypeVar("T")
 Mix = Callable[[Mapping[bytes, Vector], int], Mixing[bytes]]
 
 TICK_S = 0.25
-ASK_DEADLINE_S = 10.0  # a restarted node waits so long for somebody to show it its own head
-SETTLE_S = 0.5  # and so long for others, once one has answered
 DISK_RETRY_S = 2.0
 SAVE_SHARE = 20  # saving may take 1/20 of the time
 COPIES_EVERY_S = 30.0
@@ -129,8 +129,8 @@ class Node:
         self._unadded: dict[int, Vector] = {}
         self._held: dict[bytes, list[tuple[str, bytes]]] = {}
         self._saved_at = self._save_took = 0.0
-        self._resuming = False
         self._greeted = trio.Event()
+        self.voice = self._make_voice(recovered.rolled_back)
         self._moved = trio.Event()  # a copy moved since news were last mixed
         self._rounding = trio.Lock()
         self._round_s = 0.0
@@ -166,6 +166,18 @@ class Node:
             mute=recovered.seq >= 0 or recovered.rolled_back,
         )
 
+    def _make_voice(self, rolled_back: bool) -> OwnVoice:
+        return OwnVoice(
+            self.protocol,
+            self.copies,
+            self.fetcher.mixing,
+            self._greeted,
+            self.act,
+            self._save_own,
+            lambda: self.round,
+            rolled_back,
+        )
+
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Listen, gossip, train, mix; until ``stop``. Raises TapestryError for the operator."""
         self.started_at = trio.current_time()
@@ -182,7 +194,7 @@ class Node:
                 nursery.start_soon(self._news_loop, self.trainer)
                 nursery.start_soon(self.trainer.run)
             if self.protocol.mute:
-                nursery.start_soon(self._ask_then_speak, ASK_DEADLINE_S)
+                nursery.start_soon(self.voice.ask_then_speak)
             task_status.started()
             await self._stop.wait()
             await self._end()
@@ -282,9 +294,14 @@ class Node:
             await self.act(ev.Tick(trio.current_time()))
 
     async def act(self, event: ev.Event) -> None:
-        """Let the protocol judge an event, and perform what it asks for, in order."""
+        """Let the protocol judge an event, and perform what it asks for, in order.
+
+        SilencedError if it was to publish, and another life of ours has been shown meanwhile.
+        """
         useful = isinstance(event, ev.Publish) and event.kind == DIFFERENCE
         async with self._effects:
+            if isinstance(event, ev.Publish) and self.voice.is_silent(event.kind):
+                raise SilencedError
             for effect in self.protocol.step(event):
                 await self._perform(effect)
                 if useful and isinstance(effect, ef.Send):
@@ -320,8 +337,7 @@ class Node:
                     connection.abort(reason)
             case ef.OwnHead(signed):
                 log.warning("a peer knows entry %d of ours, we do not", signed.header.seq)
-                if not self._resuming:
-                    self._nursery.start_soon(self._ask_then_speak, ASK_DEADLINE_S)
+                self._nursery.start_soon(self.voice.ask_then_speak)
             case ef.CloneSeen():
                 raise TapestryError(
                     "another running daemon signs with this key: stop one of them, or give one a "
@@ -398,54 +414,17 @@ class Node:
 
     # -- our own stream
 
-    async def _ask_then_speak(self, deadline_s: float) -> None:
-        """Stay mute until a neighbour has shown what it holds of our stream; resume if need be."""
-        self._resuming = True
-        try:
-            alone = not self.protocol.followed() and not self.protocol.settings.bootstrap
-            wait = math.inf if self._recovered.rolled_back and not alone else deadline_s
-            if not alone:
-                with trio.move_on_after(wait):
-                    await self._greeted.wait()
-                    await trio.sleep(SETTLE_S)
-            await self.act(ev.Unmute(trio.current_time()))
-            rolled_back = self._recovered.rolled_back and self.protocol.own_highest is not None
-            if self.protocol.must_resume or rolled_back:
-                while self.copies.own is None:
-                    await trio.sleep(TICK_S)
-                await self._resume(self.copies.own)
-        finally:
-            self._resuming = False
-
-    async def _resume(self, own: Followed) -> None:
-        async with self.fetcher.mixing:
-            own.root = copy_root(own.copy)
-            await self._publish(
-                ev.Publish(RESUME, trio.current_time(), root=own.root, round=self.round)
-            )
-            self._recovered.rolled_back = False
-            await self._save_own()
-        log.warning("resumed our stream at entry %d", own.seq)
-
-    async def _publish(self, event: ev.Publish) -> None:
-        """Sign, store, announce one own entry; the own copy then stands at it."""
-        await self.act(event)
-        head = self.protocol.head(self.key)
-        if head is not None and self.copies.own is not None:
-            self.copies.own.seq = head.header.seq
-            self.copies.own.root = event.root or self.copies.own.root
-
     async def _publish_profile(self) -> None:
-        if self.protocol.mute or self.protocol.must_resume or self.copies.own is None:
+        if self.voice.is_silent() or self.copies.own is None:
             return
         addresses = tuple(map(str, self.announced()))
         profile = Profile(self.options.name, self.options.languages, addresses)
-        root = self.copies.own.root
         async with self.fetcher.mixing:
-            now = trio.current_time()
-            await self._publish(
-                ev.Publish(PROFILE, now, root=root, payload=encode_profile(profile))
-            )
+            root, now = self.copies.own.root, trio.current_time()
+            with contextlib.suppress(SilencedError):
+                await self.voice.publish(
+                    ev.Publish(PROFILE, now, root=root, payload=encode_profile(profile))
+                )
 
     async def begin(self, trainer: Trainer, genesis: Vector) -> None:
         """A trainer said hello: settle the genesis, then tell it where to start."""
@@ -486,10 +465,9 @@ class Node:
         self.loom = Loom(self._loom_settings(), x, own.copy)
         for author, followed in self.copies.followed.items():
             self.loom.decoded(author, followed.seq)
-        if self.protocol.own_highest is None and not self.protocol.mute:
-            async with self.fetcher.mixing:
-                await self._publish(ev.Publish(GENESIS, trio.current_time(), root=own.root))
-                await self._save_own()
+        async with self.fetcher.mixing:
+            with contextlib.suppress(SilencedError):  # we then ask, and resume
+                await self.voice.begin(own)
         await self._publish_profile()
 
     @property
@@ -529,7 +507,10 @@ class Node:
     async def _round_loop(self, trainer: Trainer) -> None:
         async for trained in trainer.vectors():
             async with self._rounding:
-                await self._one_round(trainer, trained)
+                with contextlib.suppress(SilencedError):
+                    await self._one_round(trainer, trained)
+                    continue
+                await self._one_round(trainer, trained)  # silenced just now: it is kept back
 
     async def _one_round(self, trainer: Trainer, trained: TrainedVector) -> None:
         """Mix what was trained, publish the difference, hand back the correction."""
@@ -541,7 +522,7 @@ class Node:
         self._unadded = {s: c for s, c in self._unadded.items() if s > record["added"]}
         for pending in (*self._unapplied.values(), *self._unadded.values()):
             y += pending
-        if self._silent():
+        if self.voice.is_silent():
             loom.x = loom.latest = (
                 y  # trained on, published nothing: the next difference holds it all
             )
@@ -564,17 +545,12 @@ class Node:
             async with self._rounding:
                 self._moved = trio.Event()
                 loom = self.loom
-                if loom is None or not loom.rounds or self._silent():
+                if loom is None or not loom.rounds or self.voice.is_silent():
                     continue
                 addition = await self._mix(loom, loom.mix_news)
                 number = await trainer.add(addition)
                 if number:
                     self._unadded[number] = addition
-
-    def _silent(self) -> bool:
-        """Whether we must not publish now."""
-        protocol = self.protocol
-        return bool(protocol.mute or protocol.must_resume or protocol.stopped)
 
     async def _publish_round(self, loom: Loom[bytes], y: Vector, round_: int, tokens: int) -> None:
         async with self.fetcher.mixing:
@@ -609,7 +585,7 @@ class Node:
             after.add(difference.vector)
             root = await self._in_thread(functools.partial(copy_root, after))
         self._payload = payload
-        await self._publish(
+        await self.voice.publish(
             ev.Publish(
                 DIFFERENCE,
                 trio.current_time(),

@@ -110,7 +110,7 @@ class Control:
             return "degraded"
         if node.protocol.stopped:
             return f"stopped: {node.protocol.stopped}"
-        if node.protocol.mute or node.protocol.must_resume:
+        if node.voice.is_silent():
             return "asking peers what they know of us"
         if node.finished.is_set():
             return "finished"

@@ -3,14 +3,19 @@
 import functools
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from random import Random
 from typing import Any, ParamSpec
 
 import numpy as np
 import trio
 import trio.testing
 
+from tapestry_p2p.daemon.address import Address
 from tapestry_p2p.daemon.copies import copy_root, split
-from tapestry_p2p.daemon.store import LoggedEntry
+from tapestry_p2p.daemon.manifest import Genesis, Manifest, Mixing, Network, Schema, Task
+from tapestry_p2p.daemon.node import Node, NodeOptions
+from tapestry_p2p.daemon.recovery import Recovered, recover
+from tapestry_p2p.daemon.store import LoggedEntry, Store
 from tapestry_p2p.gossip.header import (
     DIFFERENCE,
     GENESIS,
@@ -77,7 +82,15 @@ def key(n: int) -> Identity:
 class Author:
     """Writes a stream of real entries, and keeps its public copy as a follower would."""
 
-    def __init__(self, n: int = 1, d: int = D, codec: str = "2bit", chunk_bytes: int = 1 << 18):
+    def __init__(
+        self,
+        n: int = 1,
+        d: int = D,
+        codec: str = "2bit",
+        chunk_bytes: int = 1 << 18,
+        network: bytes = NETWORK,
+    ) -> None:
+        self.network = network
         self.identity = key(n)
         self.key = self.identity.public_key
         self.codec, self.chunk_bytes = codec, chunk_bytes
@@ -96,7 +109,7 @@ class Author:
         if kind == PROFILE:
             chunks = (chunk_hash(payload),)
         header = Header(
-            network=NETWORK,
+            network=self.network,
             author=self.key,
             incarnation=self.incarnation,
             seq=len(self.entries),
@@ -140,3 +153,34 @@ class Author:
         for _ in range(count):
             self.difference()
         return self
+
+
+def make_manifest(genesis: Vector, **mixing: Any) -> Manifest:
+    """A network whose members start at ``genesis`` float32[d]."""
+    return Manifest(
+        network=Network(name="test"),
+        task=Task(name="language"),
+        schema=Schema(hash="ab" * 32, parameters=len(genesis)),
+        genesis=Genesis(seed=1, root=copy_root(PublicCopy(genesis)).hex()),
+        mixing=Mixing(**mixing),
+    )
+
+
+def make_node(
+    manifest: Manifest, store: Store, n: int = 1, found: Recovered | None = None, **options: Any
+) -> Node:
+    """A node without a trainer that listens on the loopback, as ``run`` would build it."""
+    if found is None:
+        found = recover(store, manifest.schema.parameters, manifest.limits.norm_max)
+    listen = (Address("ip4", "127.0.0.1", 0),)
+    identity = key(n)
+    return Node(
+        manifest,
+        NodeOptions(listen=listen, **options),
+        identity,
+        bytes([n]) * 32,
+        store,
+        found,
+        None,
+        Random(n),
+    )
