@@ -29,6 +29,7 @@ log = logging.getLogger(__name__)
 
 BAD_CONFIG, FAILURE = 78, 1
 CONFIG_CODES = ("data_missing", "data_too_small", "data_unreadable", "task_not_found")
+NICE = 10  # the node answers peers first; training takes what is left
 ORPHAN_S = 10.0  # how long after the node is gone a long computation may hold us up
 LOG_BYTES_MAX = 1 << 20
 HASHED_BYTES = 1 << 20  # of each data file, to tell members' data apart
@@ -41,6 +42,7 @@ def main() -> int:
     fd = arguments.parse_args().link_fd
     isolation.close_inherited(fd)
     isolated = isolation.leave_network()
+    os.nice(NICE)
     sock = socket.socket(fileno=fd)
     sock.set_inheritable(False)
     _obey_signals(sock)

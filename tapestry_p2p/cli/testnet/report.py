@@ -47,6 +47,7 @@ def _row(
         "copies_equal": equal.get(home.peer_id, False),
         "trainer_isolated": bool(status.get("trainer_isolated", False)),
         "verdicts": {k: sum(v.values()) for k, v in status.get("verdicts", {}).items()},
+        "verdict_reasons": status.get("verdicts", {}),
         "node_rss_mb": member.peak_mb("node"),
         "trainer_rss_mb": member.peak_mb("trainer"),
         "node_cpu_s": round(member.tally("cpu_s"), 2),
