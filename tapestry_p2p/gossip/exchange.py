@@ -15,6 +15,7 @@ from tapestry_p2p.gossip.messages import (
     FRAME_BYTES,
     HEADS_MAX,
     HELLO,
+    MARK_BYTES,
     ROWS_MAX,
     SYNC,
     Digest,
@@ -74,8 +75,13 @@ class Exchange:
     def show_proof(self, author: bytes) -> None:
         """Show a connected author the two headers it signed: a restored backup may not know."""
         proof = self._state.proofs.get(author)
-        if proof is not None and self._state.links.is_greeted(author):
-            self._send_heads(author, (proof.first, proof.second))
+        if proof is not None:
+            self.show(author, (proof.first, proof.second))
+
+    def show(self, peer: bytes, heads: Iterable[SignedHeader]) -> None:
+        """Send verified headers to a peer, if it is connected."""
+        if self._state.links.is_greeted(peer):
+            self._send_heads(peer, heads)
 
     def _hello_heads(self, peer: bytes) -> tuple[SignedHeader, ...]:
         """Our head, the receiver's own, then the followed ones, within half a frame."""
@@ -97,10 +103,13 @@ class Exchange:
         state = self._state
         number = state.membership.number
         own = state.own.head_seq + 1
-        rows = [Row(state.public_key, number(state.public_key) + 1, own, own)]
+        rows = [
+            Row(state.public_key, number(state.public_key) + 1, own, own, _mark(state.own.head))
+        ]
         for stream in sorted(state.streams.values(), key=lambda stream: not stream.followed):
             newest, copy = stream.newest_seq + 1, stream.position + 1
-            rows.append(Row(stream.author, number(stream.author) + 1, newest, copy))
+            profile, mark = number(stream.author) + 1, _mark(stream.newest)
+            rows.append(Row(stream.author, profile, newest, copy, mark))
         rows.extend(Row(author, 0, SEQ_MAX, 0) for author in state.retired)
         seen = {row.author for row in rows}
         rows.extend(Row(key, number(key) + 1, 0, 0) for key in state.membership if key not in seen)
@@ -115,8 +124,7 @@ class Exchange:
         theirs = {row.author: row for row in rows}
         self._send_profiles(link.peer, theirs)
         for author in (state.public_key, *state.streams, *state.retired):
-            row = theirs.get(author)
-            self._send_missing(link.peer, author, row.head - 1 if row else -1)
+            self._send_missing(link.peer, author, theirs.get(author, Row(author, 0, 0, 0)))
         state.touched.update(key for key in theirs if key in state.streams)
         return accept("digest")
 
@@ -142,9 +150,13 @@ class Exchange:
         for frame in members_frames(missing):
             self._answer(peer, frame)
 
-    def _send_missing(self, peer: bytes, author: bytes, their_seq: int) -> None:
-        newest = self._state.newest(author)
-        if newest is None or newest.header.seq <= their_seq:
+    def _send_missing(self, peer: bytes, author: bytes, row: Row) -> None:
+        newest, their_seq = self._state.newest(author), row.head - 1
+        if newest is None or min(newest.header.seq, SEQ_MAX - 1) < their_seq:
+            return
+        if min(newest.header.seq, SEQ_MAX - 1) == their_seq:
+            if row.mark and row.mark != _mark(newest):  # one of us may be shown a fork
+                self._send_heads(peer, (newest,))
             return
         if newest.header.seq - max(their_seq, 0) > self._state.settings.ring:
             self._send_heads(peer, (newest,))
@@ -163,3 +175,7 @@ class Exchange:
             self._state.emit(Send(peer, SYNC, frame))
         else:
             self._state.tally.add(ignore("answer_too_much"))
+
+
+def _mark(newest: SignedHeader | None) -> bytes:
+    return newest.header.hash[:MARK_BYTES] if newest else b""

@@ -26,6 +26,7 @@ from tapestry_p2p.gossip.messages import (
     decode_hello,
     decode_sync,
 )
+from tapestry_p2p.gossip.own import Shown
 from tapestry_p2p.gossip.profile import decode_profile
 from tapestry_p2p.gossip.roster import Roster
 from tapestry_p2p.gossip.state import State
@@ -162,7 +163,9 @@ class Inbox:
         was_forked, before = stream.proof is not None, stream.newest_seq
         reason = stream.admit(signed)
         state.touched.add(stream.author)
-        if reason == "unlinked":
+        if reason == "rival":  # the author may have a twin that it cannot see
+            self._exchange.show(stream.author, (signed,))
+        if reason in ("unlinked", "rival"):
             return ignore(reason)
         if was_forked:
             state.proofs.pop(stream.author, None)
@@ -194,10 +197,11 @@ class Inbox:
             return ignore("own")
         if not signed.is_signed(state.verify):
             return reject("signature")
-        clone = state.own.learn(signed, state.now)
-        state.emit(Persist("seen", signed.header.seq, signed.encode()))
-        state.emit(CloneSeen(signed) if clone else OwnHead(signed))
-        return accept("own_head")
+        shown = state.own.learn(signed, state.now)
+        if shown is not Shown.BESIDE:
+            state.emit(Persist("seen", signed.header.seq, signed.encode()))
+            state.emit(CloneSeen(signed) if shown is Shown.CLONE else OwnHead(signed))
+        return accept(shown.value)
 
     def _judge_retire(self, signed: SignedHeader) -> Judgement:
         state = self._state

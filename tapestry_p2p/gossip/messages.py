@@ -16,6 +16,8 @@ HELLO, SYNC = "hello", "sync"
 HEADS_MAX = 64  # signed headers in one frame
 MEMBERS_MAX = 32  # profiles in one frame
 ROWS_MAX = 512  # rows of a digest
+MARK_BYTES = 8
+_ROW = [bytes, int, int, int, bytes]
 FRAME_BYTES = 49_152  # where a sender starts a new frame; below any message_bytes_max
 
 
@@ -27,6 +29,7 @@ class Row:
     profile: int  # its newest profile entry
     head: int  # its newest header
     copy: int  # where the sender's copy of it stands
+    mark: bytes = b""  # first 8 bytes of the newest header's hash: equal numbers may hide a fork
 
 
 @dataclass(frozen=True)
@@ -161,7 +164,7 @@ def members_frames(profiles: Iterable[tuple[SignedHeader, bytes]]) -> Iterator[b
 
 
 def _rows(rows: tuple[Row, ...]) -> list[list[object]]:
-    return [[row.author, row.profile, row.head, row.copy] for row in rows]
+    return [[row.author, row.profile, row.head, row.copy, row.mark] for row in rows]
 
 
 def _parse_rows(rows: list[object]) -> tuple[Row, ...]:
@@ -169,9 +172,9 @@ def _parse_rows(rows: list[object]) -> tuple[Row, ...]:
         raise Malformed("digest too long")
     parsed: dict[bytes, Row] = {}
     for row in rows:
-        if type(row) is not list or [type(item) for item in row] != [bytes, int, int, int]:
+        if type(row) is not list or [type(item) for item in row] != _ROW:
             raise Malformed("not a digest row")
-        if len(row[0]) != 32 or row[0] in parsed:
+        if len(row[0]) != 32 or row[0] in parsed or len(row[4]) not in (0, MARK_BYTES):
             raise Malformed("author of a digest row")
         parsed[row[0]] = Row(*row)
     return tuple(parsed.values())

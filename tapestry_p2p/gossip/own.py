@@ -41,6 +41,14 @@ class ProtocolError(RuntimeError):
     """Our own code broke the protocol's rules: a bug, never a peer's fault."""
 
 
+class Shown(Enum):
+    """What a head of our own key, shown by others, means."""
+
+    NEWS = "own_head"  # we must resume after it
+    BESIDE = "beside"  # another incarnation below our head: an old life, or a clone that is behind
+    CLONE = "clone"
+
+
 class Voice(Enum):
     """Whether we may sign."""
 
@@ -100,6 +108,7 @@ class OwnStream:
         self.stopped = ""  # why
         self._incarnation = random.randbytes(INCARNATION_BYTES)
         self._life: deque[bytes] = deque(maxlen=LIFE_MAX)
+        self._foreign_seq = -1  # of the highest entry of our key that we did not sign in this life
         self._growths = 0
         self._grown_at: float | None = None
 
@@ -222,33 +231,45 @@ class OwnStream:
         header = signed.header
         if self.seen and header.hash == self.seen.header.hash:
             return True
+        if self.highest is None or header.seq > self.highest.header.seq:
+            return False
         held = self.kept.get(header.seq)
-        if held is not None and conflict(held, signed):
+        if held is None or held.header.hash == header.hash:
+            return True
+        if conflict(held, signed):
             return any(proof.first.header.seq == header.seq for proof in self.proofs)
-        return self.highest is not None and header.seq <= self.highest.header.seq
+        return header.seq <= self._foreign_seq  # another incarnation, beside ours
 
-    def learn(self, signed: SignedHeader, at: float) -> bool:
-        """Take in a verified head of ours that we did not know; True if a clone is alive.
+    def learn(self, signed: SignedHeader, at: float) -> Shown:
+        """Take in a verified head of ours that we did not know.
 
-        We are mute afterwards: what we would sign next could contradict it.
+        We are mute afterwards if what we would sign next could contradict it.
         """
         header = signed.header
         if header.kind == RETIRE:
             self.seen = signed
             self._stop("retired")
-            return False
-        held = self.kept.get(header.seq)
-        if held is not None and conflict(held, signed):
+            return Shown.NEWS
+        news = self._take_foreign(signed)
+        if self._is_clone(header, at):
+            self._stop("clone")
+            return Shown.CLONE
+        return Shown.NEWS if news else Shown.BESIDE
+
+    def _take_foreign(self, signed: SignedHeader) -> bool:
+        """Note an entry of our key from another life; whether we must resume after it."""
+        held = self.kept.get(signed.header.seq)
+        higher = self.highest is None or signed.header.seq > self.highest.header.seq
+        if higher:
+            self.seen = signed
+        elif held is not None and conflict(held, signed):
             proof = fork_proof(held, signed)
             self.proofs = [*self.proofs, proof][-PROOFS_MAX:]
             self.uncited = [*self.uncited, proof.id][-PROOFS_MAX:]
-        if self.highest is None or header.seq > self.highest.header.seq:
-            self.seen = signed
+        else:
+            return False
         self.hear(Cue.SHOWN)
-        if self._is_clone(header, at):
-            self._stop("clone")
-            return True
-        return False
+        return True
 
     def _is_clone(self, header: Header, at: float) -> bool:
         """Certain if it builds on an entry of this life; likely if it keeps growing meanwhile.
@@ -256,11 +277,14 @@ class OwnStream:
         An old life of ours can also turn up in pieces, as peers appear; so growth counts only
         once per ``clone_pause_s``.
         """
+        grew = header.seq > self._foreign_seq
+        self._foreign_seq = max(self._foreign_seq, header.seq)
         if not self._life:
             return False
         if header.prev in self._life:
             return True
-        if self._grown_at is None or at - self._grown_at >= self._settings.clone_pause_s:
+        paused = self._grown_at is None or at - self._grown_at >= self._settings.clone_pause_s
+        if grew and paused:
             self._grown_at = at
             self._growths += 1
         return self._growths >= self._settings.clone_advances

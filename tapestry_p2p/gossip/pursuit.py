@@ -46,6 +46,8 @@ class Pursuit:
             stream.lacks_sources(signed, whole)
             self._ask_headers(stream)
             return
+        if header.seq - stream.head_seq > self._state.settings.ring:
+            self._ask_milestone(stream, sources)
         stream.start(signed, whole, self._state.now)
         order = FetchKeyframe if whole else Fetch
         self._state.emit(order(stream.author, signed, sources))
@@ -75,6 +77,13 @@ class Pursuit:
         peer = holders[stream.wants % len(holders)]
         stream.wanted(self._state.now)
         self._state.emit(Send(peer, SYNC, encode_sync(Want(stream.author, *gap))))
+
+    def _ask_milestone(self, stream: Stream, sources: tuple[bytes, ...]) -> None:
+        """Before a jump: if the new branch left ours earlier, an old header proves it."""
+        seq = stream.milestone
+        if seq > 0:
+            want = Want(stream.author, seq, seq)
+            self._state.emit(Send(sources[-1], SYNC, encode_sync(want)))
 
     def _holders(self, author: bytes, seq: int) -> list[bytes]:
         """Greeted peers that should hold the headers up to ``seq``; the author first."""

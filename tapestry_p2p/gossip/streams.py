@@ -78,6 +78,7 @@ class Stream:
     root: bytes = b""  # of the copy, where known
     job: Job | None = None
     proof: ForkProof | None = None
+    rival: bytes = b""  # hash of the last head seen beside ours, of another incarnation
     spoilt: bool = False  # our copy is not what the author's headers say
     broken: bool = False  # a later incarnation goes on from something we do not hold
     suspect: bool = False  # a signed successor does not link to our head: ask for its twin
@@ -110,6 +111,11 @@ class Stream:
         return self.standing.header.seq if self.standing else -1
 
     @property
+    def milestone(self) -> int:
+        """The newest multiple of the milestone at which a header is kept; 0 if none."""
+        return max((seq for seq in self.kept if seq % self.settings.milestone == 0), default=0)
+
+    @property
     def has_left(self) -> bool:
         """The newest entry says goodbye."""
         return self.newest is not None and self.newest.header.kind == LEAVE
@@ -135,6 +141,8 @@ class Stream:
             return None if cited and header.seq > self.newest_seq else ignore("forked")
         if (other is not None and conflict(other, signed)) or self._fills(signed):
             return None
+        if self._is_rival(signed):
+            return None
         if header.seq <= (self.head_seq if self.followed else self.newest_seq):
             return ignore("stale")
         if self.head_seq + 1 < header.seq <= self.newest_seq:
@@ -149,6 +157,9 @@ class Stream:
             self.kept = {}
             self._jump(signed)
             return "resume"
+        if self._is_rival(signed):
+            self.rival = header.hash
+            return "rival"
         if not self.followed:
             self.ahead = signed
             return "head"
@@ -183,6 +194,12 @@ class Stream:
         header = signed.header
         adjacent = oldest <= header.seq == self.base - 1
         return first is not None and adjacent and first.header.prev == header.hash
+
+    def _is_rival(self, signed: SignedHeader) -> bool:
+        """Whether another incarnation of the author stands beside our newest head: news to it."""
+        header, newest = signed.header, self.newest
+        beside = newest is not None and header.seq == newest.header.seq
+        return beside and newest != signed and header.hash != self.rival
 
     def _mark_unlinked(self, signed: SignedHeader) -> None:
         if self.head and signed.header.incarnation == self.head.header.incarnation:

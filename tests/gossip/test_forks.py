@@ -118,6 +118,24 @@ def test_a_fork_at_a_milestone_is_proved_long_after() -> None:
     assert only(bench.heads(OTHER, twin.last), Forked)
 
 
+def test_a_fork_hidden_behind_a_jump_is_looked_for_at_the_last_milestone() -> None:
+    """We stood at 70; somebody shows 200 of another branch that left ours before 64."""
+    bench, author = _followed()
+    author.grow(56)
+    twin = author.fork()
+    author.grow(10)
+    for entry in author.log[4:]:
+        bench.obey(bench.heads(author.key, entry))
+    for _ in range(140):
+        twin.difference(salt=7)
+    bench.connect(OTHER)
+    effects = bench.heads(OTHER, twin.last)
+    assert only(effects, FetchKeyframe)
+    (want,) = sent(effects)
+    assert (want.first, want.last) == (64, 64)  # type: ignore[union-attr]
+    assert only(bench.heads(OTHER, twin.log[64]), Forked)
+
+
 def test_another_incarnation_at_the_same_seq_is_no_fork() -> None:
     bench, author = _followed()
     twin = author.fork()
@@ -125,7 +143,7 @@ def test_another_incarnation_at_the_same_seq_is_no_fork() -> None:
     effects = bench.heads(author.key, twin.resume())
     assert not only(effects, Forked)
     assert not bench.protocol.weight_zero(author.key)
-    assert bench.count("ignore", "stale") == 1
+    assert bench.count("ignore", "rival") == 1
 
 
 def test_a_stream_that_goes_on_in_another_incarnation_is_taken_by_keyframe() -> None:
