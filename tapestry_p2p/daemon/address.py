@@ -25,6 +25,7 @@ def parse_address(text: str) -> Address:
     whole = len(parts) in (5, 7) and parts[0] == "" and parts[1] in _HOSTS and parts[3] == "tcp"
     if not whole or not parts[2] or (len(parts) == 7 and (parts[5] != "p2p" or not parts[6])):
         raise ValueError(f"{text!r} is no address like /ip4/192.0.2.7/tcp/4001")
-    if not (parts[4].isascii() and parts[4].isdigit() and int(parts[4]) <= 65535):
+    port = parts[4]
+    if not (port.isascii() and port.isdigit() and len(port) <= 5 and int(port) <= 65535):
         raise ValueError(f"{text!r} has no port between 0 and 65535")
-    return Address(parts[1], parts[2], int(parts[4]), parts[6] if len(parts) == 7 else "")
+    return Address(parts[1], parts[2], int(port), parts[6] if len(parts) == 7 else "")

@@ -76,10 +76,10 @@ class ChunkCache:
         return next((c[name] for c in self._own.values() if name in c), None)
 
 
-def split(payload: bytes, chunk_bytes: int) -> dict[bytes, bytes]:
-    """A payload as {hash: chunk}, in order."""
+def split(payload: bytes, chunk_bytes: int) -> list[tuple[bytes, bytes]]:
+    """A payload as (hash, chunk) in order; where nothing changed, several may be the same."""
     pieces = [payload[i : i + chunk_bytes] for i in range(0, len(payload), chunk_bytes)]
-    return {chunk_hash(piece): piece for piece in pieces}
+    return [(chunk_hash(piece), piece) for piece in pieces]
 
 
 class Copies:

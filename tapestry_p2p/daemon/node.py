@@ -241,7 +241,7 @@ class Node:
             self.copies.followed[followed.author] = Followed(followed.seq, copy, copy_root(copy))
         for entry in r.entries[-self.manifest.streams.ring :]:
             chunks = split(entry.payload, self.manifest.limits.chunk_bytes_max)
-            self.copies.chunks.put_own(entry.seq, chunks, self.manifest.streams.ring)
+            self.copies.chunks.put_own(entry.seq, dict(chunks), self.manifest.streams.ring)
 
     # -- what the transport tells us
 
@@ -600,7 +600,7 @@ class Node:
         assert own is not None
         payload = difference.payload
         chunks = split(payload, self.manifest.limits.chunk_bytes_max)
-        self.copies.chunks.put_own(own.seq + 1, chunks, streams.ring)
+        self.copies.chunks.put_own(own.seq + 1, dict(chunks), streams.ring)
         root = b""
         if len(own.copy) < ROOT_ALWAYS_BELOW or (own.seq + 1) % streams.keyframe_every == 0:
             after = PublicCopy(own.copy.vector)
@@ -612,7 +612,7 @@ class Node:
                 DIFFERENCE,
                 trio.current_time(),
                 codec=streams.codec,
-                chunks=tuple(chunks),
+                chunks=tuple(name for name, _ in chunks),
                 payload_bytes=len(payload),
                 root=root,
                 round=round_,

@@ -105,7 +105,7 @@ class Author:
 
     def write(self, kind: str, payload: bytes = b"", *, round_: int = 0, **changes: Any) -> None:
         """Append one entry; a difference has already moved the copy."""
-        chunks = tuple(split(payload, self.chunk_bytes)) if payload else ()
+        chunks = tuple(name for name, _ in split(payload, self.chunk_bytes))
         if kind == PROFILE:
             chunks = (chunk_hash(payload),)
         header = Header(
