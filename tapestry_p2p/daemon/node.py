@@ -400,18 +400,9 @@ class Node:
             if self.loom is not None:
                 self.loom.decoded(author, header.seq)
             self._moved.set()
-            if __import__("os").environ.get("GR"):
-                log.warning("FETCHED %s %.3f", type(effect).__name__, trio.current_time() - t0)
             event = ev.Applied(author, header.seq, root, trio.current_time())
         except FetchError as error:
             log.debug("entry %d of %s: %s", header.seq, author.hex()[:8], error.reason)
-            if __import__("os").environ.get("GR"):
-                log.warning(
-                    "FAILED %s %s %.3f",
-                    type(effect).__name__,
-                    error.reason,
-                    trio.current_time() - t0,
-                )
             event = ev.ApplyFailed(author, header.seq, error.reason, trio.current_time())
         await self.act(event)
 
@@ -578,19 +569,6 @@ class Node:
             )
             loom.mixed(mixing)
             await self._save_own(throttled=True)
-        if __import__("os").environ.get("GR"):
-            log.warning(
-                "LAG %s %s %s",
-                self.round,
-                [
-                    (
-                        self.round - (self.protocol.head(a).header.round),
-                        self.protocol.head(a).header.seq - self.copies.followed[a].seq,
-                    )
-                    for a in self.copies.followed
-                ],
-                mixing.momentum is not None,
-            )
         self._note_mixing(mixing)
         return mixing.correction
 
