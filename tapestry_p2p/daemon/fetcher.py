@@ -72,20 +72,20 @@ class Fetcher:
         if followed is None or followed.seq != header.seq - 1:
             raise FetchError("root")
         payload = await self._payload(header, sources)
-        if self.copies.followed.get(author) is not followed or followed.seq != header.seq - 1:
-            raise FetchError("missing")  # replaced meanwhile; the newer job decides
         try:
             difference = followed.copy.decoded(header.codec, payload, self.norm_max)
         except CodecError as error:
             log.warning("entry %d of %s: %s", header.seq, author.hex()[:8], error)
             raise FetchError("content") from error
         async with self.mixing:
+            if self.copies.followed.get(author) is not followed or followed.seq != header.seq - 1:
+                raise FetchError("missing")  # let go or replaced meanwhile; the newer job decides
             followed.copy.add(difference)
             followed.seq = header.seq
             followed.root = copy_root(followed.copy) if header.root else b""
-        if followed.root != header.root:
-            del self.copies.followed[author]
-            raise FetchError("root")
+            if followed.root != header.root:
+                del self.copies.followed[author]
+                raise FetchError("root")
         return followed.root
 
     async def whole(self, author: bytes, header: Header, sources: Sequence[bytes]) -> bytes:
@@ -103,13 +103,16 @@ class Fetcher:
     async def keyframe(
         self, author: bytes, seq: int, root: bytes, sources: Sequence[bytes]
     ) -> bytes:
-        """The 4d bytes of the copy with that root, from the first source that can."""
+        """The 4d bytes of the copy with that root; frames that came whole are asked for once."""
         failed = FetchError("unreachable")
+        got: dict[int, bytes] = {}
         for source in sources:
             try:
-                return await self._keyframe_from(source, author, seq, root)
+                await self._frames(source, LeavesRequest(author, seq, root), got)
             except FetchError as error:
                 failed = error
+                continue
+            return b"".join(got[index] for index in sorted(got))
         raise failed
 
     def _begin(self, author: bytes, header: Header) -> bytes:
@@ -146,21 +149,22 @@ class Fetcher:
             raise FetchError("missing")
         return chunk
 
-    async def _keyframe_from(self, source: bytes, author: bytes, seq: int, root: bytes) -> bytes:
+    async def _frames(self, source: bytes, copy: LeavesRequest, got: dict[int, bytes]) -> None:
+        """Put into ``got`` the frames it lacks. Any source's leaves fit or do not fit the root."""
         frames = -(-4 * self.parameters // FRAME_BYTES)
-        joined = await self._ask(source, LeavesRequest(author, seq, root), frames * HASH_BYTES)
+        joined = await self._ask(source, copy, frames * HASH_BYTES)
         leaves = [joined[i : i + HASH_BYTES] for i in range(0, len(joined), HASH_BYTES)]
-        if merkle_root(leaves) != root:
+        if merkle_root(leaves) != copy.root:
             raise FetchError("missing")
-        data = bytearray()
         for index, leaf in enumerate(leaves):
+            if index in got:
+                continue
             length = min(FRAME_BYTES, 4 * self.parameters - index * FRAME_BYTES)
-            request = FrameRequest(author, seq, root, index, 0, length)
+            request = FrameRequest(copy.author, copy.seq, copy.root, index, 0, length)
             frame = await self._ask(source, request, length)
             if leaf_hash(frame) != leaf:
                 raise FetchError("missing")
-            data += frame
-        return bytes(data)
+            got[index] = frame
 
     async def _ask(self, source: bytes, request: FetchRequest, length: int) -> bytes:
         """Exactly ``length`` bytes from ``source``."""
