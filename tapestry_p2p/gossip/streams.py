@@ -14,7 +14,6 @@ from enum import Enum
 from tapestry_p2p.gossip.bucket import Bucket
 from tapestry_p2p.gossip.fork import ForkProof, conflict
 from tapestry_p2p.gossip.header import (
-    ADOPT,
     DIFFERENCE,
     GENESIS,
     LEAVE,
@@ -131,8 +130,6 @@ class Stream:
     def triage(self, signed: SignedHeader) -> Judgement | None:
         """The cheap verdict on a header; None if it deserves a signature check."""
         header = signed.header
-        if header.kind == ADOPT:
-            return ignore("adopt_unsupported")
         other = self.held(header.seq)
         if other is not None and other.header.hash == header.hash:
             return ignore("duplicate")

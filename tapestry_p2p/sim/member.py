@@ -15,27 +15,20 @@ from numpy.typing import NDArray
 
 from tapestry_p2p.gossip import effects as ef
 from tapestry_p2p.gossip import events as ev
-from tapestry_p2p.gossip.fetch import (
-    ChunkRequest,
-    FetchResponse,
-    FrameRequest,
-    LeavesRequest,
-    decode_request,
-    encode_response,
-)
 from tapestry_p2p.gossip.header import DIFFERENCE, GENESIS, PROFILE, RESUME, decode_signed
 from tapestry_p2p.gossip.merkle import chunk_hash, merkle_root
 from tapestry_p2p.gossip.profile import Profile, encode_profile
 from tapestry_p2p.gossip.protocol import Protocol
 from tapestry_p2p.gossip.settings import Settings
 from tapestry_p2p.mix.codec import CodecError
-from tapestry_p2p.mix.copy import FRAME_BYTES, PublicCopy, vector_of
+from tapestry_p2p.mix.copy import PublicCopy, vector_of
 from tapestry_p2p.mix.loom import Difference, Loom, LoomSettings
 from tapestry_p2p.sim.attacks import Attack
 from tapestry_p2p.sim.disk import NORM_MAX, Disk
 from tapestry_p2p.sim.fetching import Fetching
 from tapestry_p2p.sim.network import Network
 from tapestry_p2p.sim.quadratic import Quadratic
+from tapestry_p2p.sim.serving import Serving
 from tapestry_p2p.sim.world import World
 
 Vector = NDArray[np.float32]
@@ -126,13 +119,12 @@ class Member:
         self.x = own.vector.copy()  # what the coding lost of x is lost with it, and heals
         self.loom: Loom[bytes] = Loom(self.loom_settings, self.x, own)
         self.copies = {a: Copy(v, s.header.seq) for a, (s, v) in disk.copies.items()}
-        self.chunks: dict[bytes, bytes] = {}
-        self.snapshots: dict[bytes, Vector] = {}
+        self.serving = Serving(self._standing, self.chunk_bytes)
         self.fetching = Fetching(self)
         for author, copy in self.copies.items():
             self.loom.decoded(author, copy.seq)
         for _, payload in disk.entries[-self.settings.ring :]:
-            self._serve(payload)
+            self.serving.keep(payload)
         self.protocol = Protocol(
             self.settings, self.key, self.person.sign, Random(world.random.getrandbits(64)),
             disk.knowledge(), at=world.now, mute=bool(disk.entries) or disk.rolled_back,
@@ -248,7 +240,7 @@ class Member:
             else:
                 copy.public.add(copy.public.decoded(header.codec, data, NORM_MAX))
                 copy.seq = header.seq
-                self._serve(data)
+                self.serving.keep(data)
         except CodecError:
             self.fetch_failed(order, "content")
             return
@@ -275,48 +267,16 @@ class Member:
         seq = order.signed_header.header.seq
         self._report(ev.ApplyFailed(order.author, seq, reason, self.world.now))
 
-    # -- serving
-
     def answer(self, request: bytes) -> tuple[bytes, bytes]:
         """Response and body of a peer's fetch."""
-        asked = decode_request(request)
-        if isinstance(asked, ChunkRequest):
-            found = self.chunks.get(asked.hash, b"")
-        elif not isinstance(asked, LeavesRequest | FrameRequest):
-            found = b""
-        else:
-            vector = self._standing(asked.author, asked.seq, asked.root)
-            if vector is None:
-                found = b""
-            elif isinstance(asked, LeavesRequest):
-                found = b"".join(PublicCopy(vector).leaves())
-            else:
-                start = asked.index * FRAME_BYTES
-                found = vector.astype("<f4").tobytes()[start : start + FRAME_BYTES]
-        if not found:
-            return encode_response(FetchResponse("missing")), b""
-        return encode_response(FetchResponse("ok", len(found), len(found))), found
+        return self.serving.answer(request)
 
-    def _standing(self, author: bytes, seq: int, root: bytes) -> Vector | None:
-        """The copy with that root, held from the first time it is asked for."""
-        if root in self.snapshots:
-            return self.snapshots[root]
-        own = self.loom.own if author == self.key else None
+    def _standing(self, author: bytes, seq: int) -> PublicCopy | None:
+        """The copy of an author, if it stands at ``seq``; our own wherever it stands."""
+        if author == self.key:
+            return self.loom.own
         held = self.copies.get(author)
-        public = own or (held.public if held and held.seq == seq else None)
-        if public is None or merkle_root(public.leaves()) != root:
-            return None
-        self.snapshots[root] = public.vector.copy()
-        while len(self.snapshots) > 4:
-            del self.snapshots[next(iter(self.snapshots))]
-        return self.snapshots[root]
-
-    def _serve(self, payload: bytes) -> None:
-        size = self.chunk_bytes
-        pieces = [payload[i : i + size] for i in range(0, len(payload), size)]
-        self.chunks.update({chunk_hash(piece): piece for piece in pieces})
-        while len(self.chunks) > 4096:
-            del self.chunks[next(iter(self.chunks))]
+        return held.public if held and held.seq == seq else None
 
     # -- our own stream
 
@@ -352,7 +312,7 @@ class Member:
 
     def _publish(self, event: ev.Publish, payload: bytes = b"") -> None:
         self._payload = payload
-        self._serve(payload)
+        self.serving.keep(payload)
         self.receive(event)
 
     def _publish_profile(self) -> None:
