@@ -35,9 +35,17 @@ def ask(path: Path, request: dict[str, Any], timeout_s: float = 10.0) -> dict[st
             ) from error
     if not data:
         raise TapestryError(f"the daemon at {path} closed the connection; try again", NO_DAEMON)
-    answer: dict[str, Any] = json.loads(data)
-    if "error" in answer:
-        raise TapestryError(str(answer["error"]), int(answer.get("exit_code", FAILURE)))
+    try:
+        answer = json.loads(data)
+        if not isinstance(answer, dict):
+            raise ValueError("no map")
+        if "error" in answer:
+            raise TapestryError(str(answer["error"]), int(answer.get("exit_code", FAILURE)))
+    except (ValueError, RecursionError) as error:
+        raise TapestryError(
+            f"what answers at {path} is no daemon of this version; stop it and start it again",
+            FAILURE,
+        ) from error
     return answer
 
 

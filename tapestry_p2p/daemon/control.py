@@ -21,6 +21,7 @@ log = logging.getLogger("tapestry.control")
 REQUEST_BYTES_MAX = 64 << 10
 REQUEST_DEADLINE_S = 10.0
 CALLERS_MAX = 16
+ACCEPT_RETRY_S = 0.1
 
 Handler = Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]
 
@@ -35,6 +36,7 @@ async def serve(
     try:
         await sock.bind(str(path))
     except OSError as error:
+        sock.close()
         raise TapestryError(
             f"cannot make the control socket {path}: {error}; use a shorter TAPESTRY_HOME", FAILURE
         ) from error
@@ -45,7 +47,12 @@ async def serve(
         async with trio.open_nursery() as nursery:
             task_status.started()
             while True:
-                caller, _ = await sock.accept()
+                try:
+                    caller, _ = await sock.accept()
+                except OSError as error:  # out of descriptors, or the caller was gone again
+                    log.warning("accept failed: %s", error)
+                    await trio.sleep(ACCEPT_RETRY_S)
+                    continue
                 nursery.start_soon(_answer, trio.SocketStream(caller), handler, limit)
     finally:
         sock.close()
@@ -74,7 +81,7 @@ async def _handled(line: bytes, handler: Handler) -> dict[str, Any]:
         request = json.loads(line)
         if not isinstance(request, dict):
             raise ValueError("not a map")
-    except ValueError:
+    except (ValueError, RecursionError):
         return {"error": "the request is not one line of JSON", "exit_code": FAILURE}
     try:
         return await handler(request)

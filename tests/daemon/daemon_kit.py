@@ -1,7 +1,10 @@
 """The daemon tests share: trio without a plugin, small vectors, an author of real entries."""
 
 import functools
-from collections.abc import Awaitable, Callable
+import os
+import resource
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from random import Random
 from typing import Any, ParamSpec
@@ -77,6 +80,19 @@ def same(one: Vector | None, other: Vector | None) -> bool:
 def key(n: int) -> Identity:
     """A member's key, the same for the same number."""
     return Identity(bytes([n]) * 32)
+
+
+@contextmanager
+def no_descriptors_left() -> Iterator[None]:
+    """Whoever opens a file or accepts a connection in this process is refused."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    free = os.dup(0)
+    os.close(free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 class Author:
