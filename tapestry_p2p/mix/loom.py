@@ -3,19 +3,21 @@
 Knows vectors and own entry numbers; not time, bytes on a wire, or who the neighbours are. A step
 is proposed, made durable by the caller, then committed: a proposal changes nothing.
 
-  PUBLISH  q = C(y - own);  own += decode(q)      y: what training made of x, corrections included
-  MIX      here = own + (P - Q)                   P: all pull applied to x; Q: the part in ``own``
-           z_j  = (copy_j - P) - (own - Q)@j      neighbour seen from where we stood when its header
-                                                  first arrived, less the pull applied since
-           m    = here + sum_j w_j clip(z_j, tau) robust mean of the neighbourhood
-           mom  = rho mom + (1 - rho)(m - m_prev) over the neighbours common to both rounds
+  PUBLISH  q = C(y - own);  own += decode(q);  P += the pull of the round that ends
+                                                 y: what training made of x, corrections included
+                                                 P: all pull that ``own`` holds
+  MIX      z_j  = (copy_j - P) - (own - P)@j     neighbour seen from where we stood when its header
+                                                 first arrived, less the pull applied since
+           m    = own + sum_j w_j clip(z_j, tau) robust mean of the neighbourhood
+           mom  = rho mom + (1 - rho)(m - m_prev)  over the neighbours common to both rounds
            u    = mom min(1, ||D|| / ((1 - mu) ||mom||)),  D = y - x      trust clip
-           x'   = y + mu u + gamma (m - here);  P += gamma (m - here)
+           pull = gamma (m - own);  x' = y + mu u + pull
   APPLY    the trainer, which never waited, adds x' - y at its next step boundary
-  NEWS     what neighbours publish before the next round is mixed when it comes, with u = 0
+  NEWS     a neighbour publishes before our next round: MIX again with its newest copy, and apply
+           how the round's pull changes. However often, a round pulls once: the rule's bound holds.
 
 A round publishes first and mixes news at once, so that neighbours who train side by side see one
-another's newest work (docs/decisions/0006). Views: ``current`` takes z_j = copy_j - here;
+another's newest work (docs/decisions/0006). Views: ``current`` takes z_j = copy_j - own;
 ``applied_pull`` as above; ``naive`` leaves P out and diverges when speeds differ (the control that
 must fail; no manifest may name it).
 """
@@ -62,11 +64,10 @@ class Mixing(Generic[Author]):
     """What mixing makes of y, not yet in force. Vectors are float32[d]."""
 
     x: Vector
-    correction: Vector  # x' - y, what the trainer adds
-    pull: Vector  # gamma * (m - here)
+    correction: Vector  # what the trainer adds
+    pull: Vector  # of the whole round so far: gamma * (m - own)
     momentum: Vector | None  # None: news between two rounds
     pulls: dict[Author, Vector]  # w_j clip(z_j, tau)
-    here: Vector
     authors: tuple[Author, ...]
     report: Report | None  # None: nothing was mixed
 
@@ -81,7 +82,7 @@ class Loom(Generic[Author]):
         self.latest: Vector = self.x  # where a restart begins: y once published, then x'
         self.rounds = 0  # own entries since start: the clock of TTL and views
         self._applied: Vector = np.zeros_like(self.x)  # P
-        self._published: Vector = self._applied  # Q
+        self._pull: Vector = self._applied  # of the running round
         self._momentum: Vector | None = None
         self._before: tuple[Vector, dict[Author, Vector]] | None = None
         self._ring: dict[int, Vector] = {}
@@ -124,7 +125,8 @@ class Loom(Generic[Author]):
         """The difference to ``y`` is durable and out: the own copy and the clock move."""
         self.own.add(difference.vector)
         self.latest = y
-        self._published = self._applied.copy()
+        self._applied = self._applied + self._pull
+        self._pull = np.zeros_like(self.x)
         self.rounds += 1
         oldest = self.rounds - self.settings.ttl
         needed = {*self._view.values(), *self._arrived.values()}
@@ -143,7 +145,7 @@ class Loom(Generic[Author]):
         return self._mix(y, copies, neighbours, once=True)
 
     def mix_news(self, copies: Mapping[Author, Vector], neighbours: int) -> Mixing[Author]:
-        """Draw in what neighbours published since: the same without momentum, at any time."""
+        """The round's mixing once more, with what neighbours published since; at any time."""
         return self._mix(self.x, copies, neighbours, once=False)
 
     def _mix(
@@ -151,55 +153,54 @@ class Loom(Generic[Author]):
     ) -> Mixing[Author]:
         s = self.settings
         authors = tuple(a for a in copies if self.fresh(a))
-        here = self.own.vector + (self._applied - self._published)
         report: Report | None = None
         pulls: dict[Author, Vector] = {}
         if authors and enough_live(len(authors) + 1, s.f):
             weights = np.full(len(authors), 1.0 / (max(neighbours, len(authors)) + 1))
-            z = [self._seen(a, copies[a], here) for a in authors]
+            z = [self._seen(a, copies[a]) for a in authors]
             parts, report = clipped(s.rule, z, weights, s.f)
             pulls = dict(zip(authors, parts, strict=True))
         pull = np.zeros_like(self.x)
         for part in pulls.values():
             pull += part
         pull *= np.float32(s.gamma)
-        correction = pull.copy()
-        momentum = self._next_momentum(here, pulls) if once else None
+        correction = pull - self._pull
+        momentum = self._next_momentum(pulls) if once else None
         if momentum is not None and report is not None:
             correction += np.float32(s.mu * self._trust(y, momentum)) * momentum
-        return Mixing(y + correction, correction, pull, momentum, pulls, here, authors, report)
+        return Mixing(y + correction, correction, pull, momentum, pulls, authors, report)
 
     def mixed(self, mixing: Mixing[Author]) -> None:
         """Put a mixing in force: x, P, momentum."""
         self.x = self.latest = mixing.x
-        self._applied = self._applied + mixing.pull
+        self._pull = mixing.pull
         if mixing.momentum is not None:
-            self._before = (mixing.here, mixing.pulls)
+            self._before = (self.own.vector.copy(), mixing.pulls)
             self._momentum = mixing.momentum
 
     def _snapshot(self) -> None:
         """Remember where we stand, in coordinates that a later pull does not move."""
         if self.rounds not in self._ring:
             if self.settings.view == "applied_pull":
-                self._ring[self.rounds] = self.own.vector - self._published
+                self._ring[self.rounds] = self.own.vector - self._applied
             else:
                 naive = self.settings.view == "naive"
                 nothing = np.empty(0, np.float32)
                 self._ring[self.rounds] = self.own.vector.copy() if naive else nothing
 
-    def _seen(self, author: Author, copy: Vector, here: Vector) -> Vector:
+    def _seen(self, author: Author, copy: Vector) -> Vector:
         """z_j float32[d]."""
         if self.settings.view == "current":
-            return copy - here
+            return copy - self.own.vector
         then = self._ring[self._view[author]]
         return copy - then if self.settings.view == "naive" else copy - self._applied - then
 
-    def _next_momentum(self, here: Vector, pulls: dict[Author, Vector]) -> Vector:
+    def _next_momentum(self, pulls: dict[Author, Vector]) -> Vector:
         """EMA of the neighbourhood mean's step, over the neighbours common to both rounds."""
         if self._before is None or self._momentum is None:
             return np.zeros_like(self.x)
-        here_before, pulls_before = self._before
-        step = here - here_before
+        own_before, pulls_before = self._before
+        step = self.own.vector - own_before
         for author in pulls.keys() & pulls_before.keys():
             step += pulls[author] - pulls_before[author]
         rho = np.float32(self.settings.rho)
