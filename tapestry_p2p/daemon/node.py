@@ -24,7 +24,7 @@ from tapestry_p2p.daemon.fetcher import Fetcher, FetchError
 from tapestry_p2p.daemon.manifest import Manifest, dump_manifest
 from tapestry_p2p.daemon.recovery import Recovered
 from tapestry_p2p.daemon.store import FollowedCopy, LoggedEntry, Store
-from tapestry_p2p.daemon.trainer import TrainedVector, Trainer
+from tapestry_p2p.daemon.trainer import STOP_S, TrainedVector, Trainer
 from tapestry_p2p.daemon.transport import Transport, TransportError
 from tapestry_p2p.daemon.voice import OwnVoice, SilencedError
 from tapestry_p2p.errors import REFUSED, TapestryError
@@ -47,6 +47,7 @@ Mix = Callable[[Mapping[bytes, Vector], int], Mixing[bytes]]
 
 TICK_S = 0.25
 DISK_RETRY_S = 2.0
+SAVE_S = 1.0  # for saving at the end; what is not saved then is replayed from the log
 SAVE_SHARE = 20  # saving may take 1/20 of the time
 COPIES_EVERY_S = 30.0
 ROOT_ALWAYS_BELOW = 10_000_000  # parameters; larger copies state a root every keyframe_every
@@ -223,11 +224,11 @@ class Node:
         self._stop.set()
 
     async def _end(self) -> None:
-        with trio.move_on_after(4.0):
+        with trio.move_on_after(STOP_S + 0.5):
             if self.trainer is not None:
                 await self.trainer.stop()
                 await self.trainer.stopped.wait()
-        with trio.CancelScope(shield=True, deadline=trio.current_time() + 10.0):
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + SAVE_S):
             async with self.fetcher.mixing:
                 await self._save_own()
                 await self._save_copies()

@@ -33,8 +33,6 @@ from tapestry_p2p.gossip.identity import Identity
 
 log = logging.getLogger("tapestry")
 
-STOP_DEADLINE_S = 4.5
-
 
 def run(paths: Paths) -> None:
     """Run the member in ``paths`` until a signal or ``stop``. TapestryError for the operator."""

@@ -7,6 +7,7 @@ from the node's vector, with backoff; the node stays in the network meanwhile.
 
 import contextlib
 import logging
+import math
 import os
 import signal
 import socket
@@ -40,6 +41,7 @@ FAILURES = {
     "nonfinite": ("the loss was not a number three times in a row", True),
     "start_too_far": ("the vector to start from was too far from the last one", True),
     "link": ("node and trainer misunderstood each other", True),
+    "start": ("the trainer could not be started: is memory or disk space short?", True),
 }
 
 
@@ -91,7 +93,9 @@ class Trainer:
         self._send, self._receive = trio.open_memory_channel[TrainedVector](2)
         self._sock: socket.socket | None = None
         self._shared: link.SharedVectors | None = None
-        self._stopping = False
+        self._stopping = trio.Event()
+        self._end_by = math.inf  # once told to stop
+        self._serving = trio.CancelScope()
         self.life = 0
         self.adding = False  # an addition is under way
         self._additions = 0
@@ -133,17 +137,18 @@ class Trainer:
         return self._additions
 
     async def stop(self) -> None:
-        """Ask it to save and end; ``run`` then returns."""
-        self._stopping = True
+        """Ask it to save and end; ``run`` returns within ``STOP_S``, whatever it is doing."""
+        self._stopping.set()
+        self._end_by = self._serving.deadline = trio.current_time() + STOP_S
         await self._order({"t": "stop"})
 
     async def run(self) -> None:
         """Keep a trainer alive until ``stop``. TapestryError if a restart cannot help."""
         failures = 0
-        while not self._stopping:
+        while not self._stopping.is_set():
             began = trio.current_time()
             code = await self._one_life()
-            if self._stopping:
+            if self._stopping.is_set():
                 break
             text, curable = FAILURES.get(code, ("the trainer ended without a word", True))
             self.state.last_failure = text
@@ -153,7 +158,8 @@ class Trainer:
             wait = BACKOFF_S[min(failures, len(BACKOFF_S)) - 1]
             log.warning("trainer ended (%s); starting it again in %.0f s", text, wait)
             self.state.restarts += 1
-            await trio.sleep(wait)
+            with trio.move_on_after(wait):
+                await self._stopping.wait()
         self.stopped.set()
 
     async def _one_life(self) -> str:
@@ -161,29 +167,17 @@ class Trainer:
         self.life += 1
         self._additions = 0
         self._note_added()
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        ours.setblocking(False)
-        self.log_path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with open(self.log_path, "ab", opener=_private) as errors:
-            process = await trio.lowlevel.open_process(
-                [
-                    sys.executable,
-                    "-m",
-                    "tapestry_p2p.learn.trainer",
-                    "--link-fd",
-                    str(theirs.fileno()),
-                ],
-                pass_fds=(theirs.fileno(),),
-                stdin=subprocess.DEVNULL,
-                stdout=errors,
-                stderr=errors,
-            )
-        theirs.close()
+        try:
+            ours, process = await self._start_process()
+        except OSError as error:  # no memory, no descriptors, no room for its log
+            log.warning("trainer: %s", error)
+            return "start"
         self._sock = ours
         self.state.running, self.state.pid = True, process.pid
         code = ""
         try:
-            code = await self._serve(ours)
+            with trio.CancelScope(deadline=self._end_by) as self._serving:
+                code = await self._serve(ours)
         except (link.LinkError, OSError) as error:
             log.warning("trainer: %s", error)
             code = "link"
@@ -192,7 +186,7 @@ class Trainer:
             self.state.running = False
             with trio.CancelScope(shield=True):
                 ours.close()  # end of file: it saves and exits
-                with trio.move_on_after(STOP_S):
+                with trio.move_on_at(min(self._end_by, trio.current_time() + STOP_S)):
                     await process.wait()
                 if process.returncode is None:
                     process.kill()
@@ -204,6 +198,27 @@ class Trainer:
             log.warning("trainer was killed")
         return code
 
+    async def _start_process(self) -> tuple[socket.socket, trio.Process]:
+        """Our end of a new trainer's link, and the process. OSError if the system refuses."""
+        self.log_path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with open(self.log_path, "ab", opener=_private) as errors:
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            with theirs:
+                ours.setblocking(False)
+                command = [sys.executable, "-m", "tapestry_p2p.learn.trainer", "--link-fd"]
+                try:
+                    process = await trio.lowlevel.open_process(
+                        [*command, str(theirs.fileno())],
+                        pass_fds=(theirs.fileno(),),
+                        stdin=subprocess.DEVNULL,
+                        stdout=errors,
+                        stderr=errors,
+                    )
+                except BaseException:
+                    ours.close()
+                    raise
+        return ours, process
+
     async def _serve(self, sock: socket.socket) -> str:
         await self._send_record(sock, {"t": "configure", **self.configure})
         packet = b""
@@ -213,10 +228,14 @@ class Trainer:
             return "link"
         if not packet:
             return ""
-        record = link.parse_from_trainer(packet)
-        if record["t"] == "failed":
-            return str(record["code"])
-        self._shared = self._welcome(record, fds)
+        try:
+            record = link.parse_from_trainer(packet)
+            if record["t"] == "failed":
+                return str(record["code"])
+            self._shared = self._welcome(record, fds)
+        finally:
+            for fd in fds:  # unless the memory took it over
+                os.close(fd)
         await self.begin(self, self._shared.read(link.OUT, 0, record["genesis_digest"]))
         return await self._listen(sock, self._shared)
 
@@ -239,7 +258,6 @@ class Trainer:
         if record["t"] != "hello" or len(fds) != 1:
             raise link.LinkError("the first record is not a hello with one descriptor")
         if record["parameters"] != self.parameters or record["schema"] != self.schema:
-            os.close(fds[0])
             raise TapestryError(
                 f"the task makes {record['parameters']} parameters with schema "
                 f"{record['schema'][:12]}, the network has {self.parameters} with "
@@ -247,7 +265,7 @@ class Trainer:
                 BAD_CONFIG,
             )
         self.state.isolated, self.state.isolation = record["isolated"], record["isolation"]
-        return link.SharedVectors.from_fd(fds[0], self.parameters)
+        return link.SharedVectors.from_fd(fds.pop(), self.parameters)
 
     def _note(self, record: dict[str, Any]) -> None:
         self.state.steps += record["steps"]
