@@ -189,7 +189,7 @@ class Mixing(Section, frozen=True, kw_only=True):
     ] = 1.0
     mu: Annotated[
         float, Meta(ge=0, lt=1, description="Outer momentum. More: faster, then unstable.")
-    ] = 0.3
+    ] = 0.4
     rho: Annotated[
         float, Meta(ge=0, lt=1, description="Smoothing of that momentum. More: calmer, slower.")
     ] = 0.6

@@ -44,7 +44,7 @@ class LoomSettings:
     rule: str = "cs_plus"
     f: int = 0
     gamma: float = 1.0  # higher: faster agreement; beyond 1 it overshoots
-    mu: float = 0.3  # higher: more outer momentum, more overshoot
+    mu: float = 0.4  # higher: makes up for what clipping takes; more overshoots
     rho: float = 0.6  # higher: smoother momentum, slower to turn
     codec: str = "2bit"
     ttl: int = 16  # own entries after which a silent neighbour leaves the mean

@@ -9,8 +9,9 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,11 @@ from tapestry_p2p.cli.testnet.cluster import Member
 from tapestry_p2p.cli.testnet.homes import Prepared
 from tapestry_p2p.cli.testnet.plan import Plan
 from tapestry_p2p.daemon.ask import ask
-from tapestry_p2p.errors import FAILURE, TapestryError
+from tapestry_p2p.errors import FAILURE, NO_DAEMON, TapestryError
 
 ARM_TIMEOUT_S = 1800.0
 START_TIMEOUT_S = 300.0
+AWAY_S = 120.0
 BASELINES = ("alone", "sovereign")
 
 Scores = dict[str, Any]  # as learn/judge.py reports: bits_per_byte and bits_per_char by language
@@ -37,17 +39,25 @@ def judge_baselines(
     plan: Plan, prepared: Prepared, members: list[Member]
 ) -> tuple[dict[str, dict[str, Scores]], Scores, Scores]:
     """(alone and sovereign by arm and peer id, untrained, central); trained as they are asked."""
-    with ExitStack() as stack:
-        central = stack.enter_context(Central(plan, prepared))
-        pool = stack.enter_context(ThreadPoolExecutor(1))
+    with _pool(1) as pool, Central(plan, prepared) as central:
         asked = pool.submit(central.judge)
         untrained = next(iter(_everywhere(members[:1], "untrained").values()))
         found = {arm: _everywhere(members, arm) for arm in BASELINES}
         return found, untrained, asked.result()
 
 
+@contextmanager
+def _pool(workers: int) -> Iterator[ThreadPoolExecutor]:
+    """Threads that nobody waits for when something went wrong: they end with who they ask."""
+    pool = ThreadPoolExecutor(max(1, workers))
+    try:
+        yield pool
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
 def _everywhere(members: list[Member], arm: str) -> dict[str, Scores]:
-    with ThreadPoolExecutor(max(1, len(members))) as pool:
+    with _pool(len(members)) as pool:
         jobs = {
             member.home.peer_id: pool.submit(ask_arm, member.home.paths.text_socket, arm)
             for member in members
@@ -56,8 +66,20 @@ def _everywhere(members: list[Member], arm: str) -> dict[str, Scores]:
 
 
 def ask_arm(text_socket: Path, arm: str) -> Scores:
-    """One arm of one trainer. TapestryError if it is gone or refuses."""
-    return ask(text_socket, {"do": "arm", "name": arm}, ARM_TIMEOUT_S)
+    """One arm of one trainer; a trainer that dies meanwhile is asked again when it is back.
+
+    Where a task has no bits per byte, its loss stands in their place. TapestryError if the
+    trainer stays away or refuses.
+    """
+    deadline = time.monotonic() + AWAY_S
+    while True:
+        try:
+            scores = ask(text_socket, {"do": "arm", "name": arm}, ARM_TIMEOUT_S)
+            return {**scores, "bits_per_byte": scores["bits_per_byte"] or scores["loss"]}
+        except TapestryError as error:
+            if error.exit_code != NO_DAEMON or time.monotonic() > deadline:
+                raise
+        time.sleep(0.5)
 
 
 class Central:

@@ -24,6 +24,7 @@ READY_DEADLINE_S = 300.0
 SETTLE_DEADLINE_S = 60.0
 STOP_DEADLINE_S = 12.0
 RESTARTS_MAX = 5
+FINAL = (2, 6, 7, 78)  # exit codes that another start would only repeat
 TALLIES = (
     "entries_published",
     "entry_bytes",
@@ -31,6 +32,7 @@ TALLIES = (
     "bytes_sent",
     "bytes_received",
     "useful_bytes_sent",
+    "keyframe_bytes_sent",
     "cpu_s",
 )
 
@@ -118,6 +120,7 @@ class Cluster:
     def __init__(self, homes: list[Home], register: Path, watch: Watch) -> None:
         self.members = [Member(home) for home in homes]
         self._register = register
+        self._gone = False  # whether all were told to go
         self._watch = watch
 
     def __enter__(self) -> "Cluster":
@@ -137,20 +140,21 @@ class Cluster:
         """Until everyone follows everyone and every trainer has compiled; then say go."""
         deadline = time.monotonic() + READY_DEADLINE_S
         while not all(map(self._ready, self.members)):
-            self._turn(deadline, "start", restart=False)
+            self._turn(deadline, "start", forgiving=False)
+        self._gone = True
         self._go()
 
     def wait_until_finished(self, timeout_s: float) -> None:
         """Until every honest member has done its rounds; the dead are started again."""
         deadline = time.monotonic() + timeout_s
         while not all(m.status.get("finished") for m in self.honest):
-            self._turn(deadline, "finish its rounds", restart=True)
-            self._go()
+            self._turn(deadline, "finish its rounds", forgiving=True)
 
     def wait_until_equal(self) -> dict[str, bool]:
         """Until all copies stand at their authors' heads; by peer id whether they are equal."""
         deadline = time.monotonic() + SETTLE_DEADLINE_S
         while True:
+            self.revive()
             equal = self._compare()
             for member in self.honest:
                 member.look()
@@ -186,18 +190,25 @@ class Cluster:
 
     def _go(self) -> None:
         for member in self.members:
-            if not member.went and not member.ended:
+            if self._gone and not member.went and not member.ended:
                 with suppress(TapestryError):
                     ask(member.home.paths.control_socket, {"do": "go"}, 5.0)
                     member.went = True
 
-    def _turn(self, deadline: float, what: str, restart: bool) -> None:
+    def revive(self, forgiving: bool = True) -> None:
+        """Start again who died; TapestryError for who ended by itself and would do so again."""
         for member in self.members:
-            if member.ended:
-                code = None if member.process is None else member.process.returncode
-                if not restart or (code is not None and code in (2, 6, 78)):
-                    raise TapestryError(_last_words(member, code), FAILURE)
-                member.restart()
+            if not member.ended:
+                continue
+            code = 0 if member.process is None else member.process.returncode
+            if code >= 0 and (not forgiving or code in FINAL):
+                raise TapestryError(_last_words(member, code), FAILURE)
+            member.restart()
+        self._go()
+
+    def _turn(self, deadline: float, what: str, forgiving: bool) -> None:
+        self.revive(forgiving)
+        for member in self.members:
             member.look()
             member.look_at_peers()
         self._write_register()
@@ -244,7 +255,7 @@ class Cluster:
             member.exit_code = member.process.returncode
 
 
-def _last_words(member: Member, code: int | None) -> str:
+def _last_words(member: Member, code: int) -> str:
     path = member.home.paths.config / "node.log"
     lines = path.read_text(errors="replace").strip().splitlines()
     last = lines[-1] if lines else "nothing"

@@ -103,16 +103,19 @@ def _manifest(plan: Plan, rule: str, data: Path, cache: Path) -> network.Manifes
     if ":" in task:
         path, _, maker = task.rpartition(":")
         name, digest = f"{Path(path).name}:{maker}", _sha256(Path(path))
-    return network.Manifest(
-        network=network.Network(name=f"testnet {plan.seed}"),
-        task=network.Task(name=name, digest=digest, options=plan.model.options),
-        schema=network.Schema(hash=found.schema, parameters=found.parameters),
-        genesis=network.Genesis(seed=plan.seed, root=found.root.hex()),
-        streams=network.Streams(codec=plan.codec),  # type: ignore[arg-type]
-        mixing=network.Mixing(rule=rule, f=plan.tolerate),  # type: ignore[arg-type]
-        training=network.Training(inner_steps=plan.inner_steps, schedule_steps=plan.steps),
-        limits=network.Limits(entries_per_minute_max=6000),
-    )
+    try:
+        return network.Manifest(
+            network=network.Network(name=f"testnet {plan.seed}"),
+            task=network.Task(name=name, digest=digest, options=plan.model.options),
+            schema=network.Schema(hash=found.schema, parameters=found.parameters),
+            genesis=network.Genesis(seed=plan.seed, root=found.root.hex()),
+            streams=network.Streams(codec=plan.codec),  # type: ignore[arg-type]
+            mixing=network.Mixing(rule=rule, f=plan.tolerate),  # type: ignore[arg-type]
+            training=network.Training(inner_steps=plan.inner_steps, schedule_steps=plan.steps),
+            limits=network.Limits(entries_per_minute_max=6000),
+        )
+    except ValueError as error:
+        raise TapestryError(f"no network can be made of this: {error}", BAD_CONFIG) from error
 
 
 def _sha256(path: Path) -> str:
@@ -141,7 +144,9 @@ def _home(plan: Plan, number: int, shares: list[Path], folder: Path, cache: Path
 
 
 def _name(plan: Plan, number: int, language: str) -> str:
-    return f"{language}-{number % plan.split + 1}" if plan.split > 1 else language
+    """The language, numbered where several members have it."""
+    holders = [i for i in range(plan.honest) if plan.language(i) == language]
+    return f"{language}-{holders.index(number) + 1}" if len(holders) > 1 else language
 
 
 def _write(
@@ -159,12 +164,16 @@ def _write(
         source = Path(plan.model.task.rpartition(":")[0])
         (paths.config / source.name).write_bytes(source.read_bytes())
     own_judge = paths.config / "judge.json"
-    own_judge.write_text(json.dumps({**judge, "own": home.language}))
     first = homes[0]
     speed = plan.speed(home.number)
+    scaled = {
+        "every_steps": max(1, int(judge["every_steps"] * speed)),
+        "sovereign_from_step": int(judge["sovereign_from_step"] * speed),
+    }
+    own_judge.write_text(json.dumps({**judge, **scaled, "own": home.language}))
     config = member_config.Config(
         member=member_config.Member(
-            name=home.name, languages=[home.language] if home.language else []
+            name=home.name, languages=[home.language[:32]] if home.language else []
         ),
         data=member_config.Data(paths=[str(path) for path in home.data]),
         listen=member_config.Listen(

@@ -16,6 +16,7 @@ from tapestry_p2p.errors import BAD_CONFIG, USAGE, TapestryError
 from tapestry_p2p.mix.codec import CODECS
 from tapestry_p2p.mix.rules import RULES
 from tapestry_p2p.mix.topology import IMPOSSIBLE, certificate, default_tolerance
+from tapestry_p2p.sim.attacks import ATTACKS
 
 MEMBERS_MAX = 17
 
@@ -124,6 +125,11 @@ def make_plan(
     _need(rounds >= 1 and inner_steps >= 1 and split >= 1, "--rounds, --inner-steps, --split >= 1")
     _need(rule in RULES, f"--rule must be one of {', '.join(sorted(RULES))}")
     _need(not compare or compare in RULES, f"--compare must be one of {', '.join(sorted(RULES))}")
+    _need(0 <= seed < 1 << 63, f"--seed must be 0..2^63-1, not {seed}")
+    _need(
+        not byzantine or attack in ATTACKS,
+        f"--attack must be one of {', '.join(sorted(ATTACKS))}, not {attack}",
+    )
     _need(codec in CODECS, f"--codec must be one of {', '.join(CODECS)}")
     honest = members - byzantine
     texts = _texts(data, [name for name in languages.split(",") if name], -(-honest // split))
@@ -202,10 +208,17 @@ def find_model(text: str) -> Model:
         )
     except (ValueError, UnicodeDecodeError) as error:
         raise TapestryError(f"--model {text} cannot be read: {error}", BAD_CONFIG) from error
+    _need(isinstance(table, dict), f"--model {text}: must be a table of options")
     task = table.pop("task", "language")
     if isinstance(task, dict):
+        table = {**task.pop("options", {}), **table}
         task = task.get("name", "language")
     options = {**table.pop("options", {}), **table}
+    for key, value in options.items():
+        _need(
+            isinstance(value, bool | int | float | str),
+            f"--model {text}: {key} must be a number, a text, or true or false",
+        )
     return Model(str(task), {_ALIASES.get(key, key): value for key, value in options.items()})
 
 

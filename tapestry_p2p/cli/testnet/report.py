@@ -42,6 +42,7 @@ def _row(
         "restarts": member.restarts,
         "entries_published": int(member.tally("entries_published")),
         "payload_bytes_sent": int(member.tally("payload_bytes_sent")),
+        "keyframe_bytes_sent": int(member.tally("keyframe_bytes_sent")),
         "bytes_sent": int(member.tally("bytes_sent")),
         "bytes_received": int(member.tally("bytes_received")),
         "copies_equal": equal.get(home.peer_id, False),

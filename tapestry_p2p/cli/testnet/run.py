@@ -3,7 +3,9 @@
 import json
 import math
 import os
+import threading
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,6 +37,28 @@ class Clock:
         return round(time.monotonic() - self._began, 2)
 
 
+class Keeper:
+    """A thread that starts again who dies while the models are judged."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+        self._end = threading.Event()
+        self._thread = threading.Thread(target=self._keep, daemon=True)
+        self._thread.start()
+
+    def _keep(self) -> None:
+        while not self._end.wait(1.0):
+            try:
+                self._cluster.revive()
+            except TapestryError:
+                return  # whoever asks that member will say so
+
+    def stop(self) -> None:
+        """End the thread; nobody is started again afterwards."""
+        self._end.set()
+        self._thread.join()
+
+
 def run_testnet(plan: Plan, quiet: bool = False) -> dict[str, Any]:
     """Run it, write DIR/report.json, return the report. TapestryError if it cannot be done."""
     _make_empty(plan)
@@ -47,7 +71,7 @@ def run_testnet(plan: Plan, quiet: bool = False) -> dict[str, Any]:
     found["phases_s"] = clock.phases
     found["trainers_cpu_s"] = round(os.times().children_user + os.times().children_system, 2)
     path = plan.out / "report.json"
-    path.write_text(json.dumps(_plain(found), indent=2, ensure_ascii=False) + "\n")
+    path.write_text(json.dumps(plain_numbers(found), indent=2, ensure_ascii=False) + "\n")
     return found
 
 
@@ -70,7 +94,10 @@ def _one(
         table.phase("preparing the members ...")
         prepared = prepare(plan, rule, plan.out / name)
         clock.lap("prepare")
-        with Cluster(prepared.homes, plan.out / "members.json", table.show) as cluster:
+        with (
+            Cluster(prepared.homes, plan.out / "members.json", table.show) as cluster,
+            ExitStack() as stack,
+        ):
             table.phase("starting the members; each compiles its model once ...")
             cluster.wait_until_ready()
             clock.lap("start")
@@ -81,6 +108,8 @@ def _one(
             for member in cluster.members:
                 member.look()
             clock.lap("settle")
+            keeper = Keeper(cluster)
+            stack.callback(keeper.stop)
             scores = {"together": arms.judge_together(cluster.honest)}
             central = None
             if baselines:
@@ -148,12 +177,12 @@ def _compared(found: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _plain(value: Any) -> Any:
+def plain_numbers(value: Any) -> Any:
     """JSON has no NaN or infinity: null."""
     if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
+        return {key: plain_numbers(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [_plain(item) for item in value]
+        return [plain_numbers(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
