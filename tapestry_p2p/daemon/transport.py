@@ -420,7 +420,7 @@ class Transport:
                     stream = await trio.open_tcp_stream(address.host, address.port)
                     await self._start(stream, peer)
                     return True
-            except (OSError, TransportError) as error:
+            except (OSError, ValueError, TransportError) as error:  # ValueError: no host's name
                 log.debug("dial %s: %s", address, error)
         return False
 

@@ -48,6 +48,13 @@ def test_there_and_back(text: str, address: Address) -> None:
         "/ip4/192.0.2.7/tcp/1/quic/x",
         "/onion3/abc/tcp/1",
         "/ip4/192.0.2.7/tcp/" + "9" * 5000,
+        "/dns4/a..b/tcp/1",
+        "/dns/.a/tcp/1",
+        "/dns/é.example/tcp/1",
+        "/dns/a b/tcp/1",
+        "/dns/a\0b/tcp/1",
+        "/dns/" + "a" * 64 + ".example/tcp/1",
+        "/dns/" + "a." * 120 + "b/tcp/1",
     ],
 )
 def test_anything_else_is_refused(text: str) -> None:
