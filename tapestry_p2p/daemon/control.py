@@ -87,6 +87,12 @@ async def _handled(line: bytes, handler: Handler) -> dict[str, Any]:
         return await handler(request)
     except TapestryError as error:
         return {"error": error.message, "exit_code": error.exit_code}
+    except Exception as error:  # our own bug: the caller hears of it, the daemon lives
+        log.exception("a request failed")
+        return {
+            "error": f"the daemon could not answer ({type(error).__name__}); its log says why",
+            "exit_code": FAILURE,
+        }
 
 
 async def _read_line(stream: trio.SocketStream) -> bytes:

@@ -4,7 +4,9 @@ Reads the node; changes nothing but on ``go`` and ``stop``. Names that peers cho
 they are bounded in their profiles; whoever prints them escapes them.
 """
 
+import contextlib
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import trio
@@ -194,6 +196,16 @@ class Control:
         others = []
         for key, profile in node.protocol.members().items():
             if key != node.key:
-                others += [f"{text}/p2p/{peer_id_of(key)}" for text in profile.addresses[:1]]
-        found = [*own, *map(parse_address, others[:4])]
+                others += _dialable(profile.addresses, peer_id_of(key))[:1]
+        found = [*own, *others[:4]]
         return {"link": str(Invite(node.manifest.network_id, tuple(found[:8])))}
+
+
+def _dialable(texts: Sequence[str], peer_id: str) -> list[Address]:
+    """A member's addresses, without those of its own invention."""
+    found = []
+    for text in texts:
+        with contextlib.suppress(ValueError):
+            address = parse_address(text)
+            found.append(Address(address.kind, address.host, address.port, peer_id))
+    return found

@@ -15,7 +15,9 @@ import trio
 from daemon_kit import in_trio, no_descriptors_left
 
 from tapestry_p2p.daemon import control
+from tapestry_p2p.daemon.address import Address
 from tapestry_p2p.daemon.ask import ask
+from tapestry_p2p.daemon.status import _dialable
 from tapestry_p2p.errors import FAILURE, NO_DAEMON, TEMPORARY, TIMEOUT, USAGE, TapestryError
 
 
@@ -31,6 +33,8 @@ async def handler(request: dict[str, Any]) -> dict[str, Any]:
             await trio.sleep_forever()
         case "refuse":
             raise TapestryError("the disk is full; make room", TEMPORARY)
+        case "bug":
+            raise ZeroDivisionError("ours")
     raise TapestryError("do must be one of echo, large, refuse", USAGE)
 
 
@@ -273,3 +277,20 @@ def test_a_strange_answer_is_one_line(
         ask(answering(data), {"do": "status"})
     assert refused.value.exit_code == code
     assert "\n" not in refused.value.message
+
+
+@in_trio
+async def test_a_bug_in_a_verb_is_an_answer_not_the_end(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with serving(path):
+        with pytest.raises(TapestryError, match="could not answer") as refused:
+            await asked(path, do="bug")
+        assert refused.value.exit_code == FAILURE
+        assert (await asked(path, do="echo", what=1))["echo"] == 1
+    assert "ZeroDivisionError" in caplog.text
+
+
+def test_an_invite_leaves_out_addresses_that_nobody_can_dial() -> None:
+    found = _dialable(["/dns/a..b/tcp/1", "/x", "/ip4/192.0.2.7/tcp/1/p2p/x"], "id")
+    assert found == [Address("ip4", "192.0.2.7", 1, "id")]
