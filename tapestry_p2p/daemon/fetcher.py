@@ -6,7 +6,7 @@ where it broke. The outcome is a root, or one of gossip.events.REASONS.
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -53,7 +53,8 @@ class Fetcher:
     """Fetches over ``connections`` (by public key) into ``copies``.
 
     ``mixing`` is held whenever a copy changes, so that a round never reads half a step.
-    ``unreachable`` is the exception type that a broken source raises.
+    ``unreachable`` is the exception type that a broken source raises; ``wanted`` says whether an
+    author is still followed when its copy has come.
     """
 
     connections: Mapping[bytes, Source]
@@ -62,6 +63,7 @@ class Fetcher:
     norm_max: float
     chunk_bytes: int
     unreachable: type[Exception]
+    wanted: Callable[[bytes], bool]
     mixing: trio.Lock = field(default_factory=trio.Lock)
 
     async def entry(self, author: bytes, header: Header, sources: Sequence[bytes]) -> bytes:
@@ -96,9 +98,16 @@ class Fetcher:
         except CodecError as error:
             raise FetchError("content") from error
         async with self.mixing:
+            self._need_wanted(author, header)
             followed = Followed(header.seq, PublicCopy(vector), header.root)
             self.copies.followed[author] = followed
         return header.root
+
+    def _need_wanted(self, author: bytes, header: Header) -> None:
+        """FetchError if nobody waits for this copy any more, or a newer one is here."""
+        held = self.copies.followed.get(author)
+        if not self.wanted(author) or (held is not None and held.seq > header.seq):
+            raise FetchError("missing")
 
     async def keyframe(
         self, author: bytes, seq: int, root: bytes, sources: Sequence[bytes]
@@ -119,6 +128,7 @@ class Fetcher:
         genesis = self.copies.genesis
         if genesis is None:
             raise FetchError("missing")
+        self._need_wanted(author, header)
         self.copies.followed[author] = Followed(
             header.seq, PublicCopy(genesis.vector), copy_root(genesis)
         )

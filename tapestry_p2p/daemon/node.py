@@ -119,6 +119,7 @@ class Node:
             manifest.limits.norm_max,
             manifest.limits.chunk_bytes_max,
             TransportError,
+            lambda author: author in self.protocol.followed(),
         )
         self.trainer = make_trainer(self) if make_trainer else None
         self._events_in, self._events_out = trio.open_memory_channel[ev.Event](EVENTS_MAX)

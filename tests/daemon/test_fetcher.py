@@ -131,8 +131,15 @@ class Follower:
         self.copies.set_genesis(vector(D))
         names = {"honest": HONEST, "other": OTHER, "liar": LIAR}
         self.sources = {names[name]: source for name, source in sources.items()}
+        self.wanted = True
         self.fetcher = Fetcher(
-            self.sources, self.copies, D, NORM_MAX, CHUNK_BYTES, unreachable=BrokenError
+            self.sources,
+            self.copies,
+            D,
+            NORM_MAX,
+            CHUNK_BYTES,
+            unreachable=BrokenError,
+            wanted=lambda author: self.wanted,
         )
 
     async def follow(self, seq: int, *sources: bytes) -> bytes:
@@ -353,6 +360,30 @@ async def test_a_whole_copy_comes_from_any_holder() -> None:
     author.difference()
     us.sources[OTHER].copies = holder(author)
     assert await us.follow(4, OTHER) == author.signed[4].header.root
+
+
+@pytest.mark.parametrize("unfollowed", [True, False])
+@in_mock_time
+async def test_a_whole_copy_that_comes_too_late_is_let_go(unfollowed: bool) -> None:
+    """The author was dropped, or a newer copy of it came, while the last frames were on the way."""
+    author = published(3)
+    us = Follower(author, honest=Source(holder(author)))
+    newer = Followed(5, PublicCopy(vector(D, seed=5)), b"")
+    refused = []
+
+    async def fails() -> None:
+        with pytest.raises(FetchError) as failed:
+            await whole(us, HONEST)
+        refused.append(failed.value.reason)
+
+    async with trio.open_nursery() as nursery, us.fetcher.mixing:
+        nursery.start_soon(fails)
+        await trio.testing.wait_all_tasks_blocked()
+        us.wanted = not unfollowed
+        if not unfollowed:
+            us.copies.followed[author.key] = newer
+    assert refused == ["missing"]
+    assert us.copies.followed.get(author.key) is (None if unfollowed else newer)
 
 
 def wrong_leaves(request: FetchRequest, answer: Answer) -> Answer:
