@@ -180,7 +180,7 @@ def demo(
         languages="fra,deu_1996",
         rule="cs_plus",
         codec="2bit",
-        model="small",
+        model="tiny",
         seed=seed,
         out=folder,
     )
