@@ -415,13 +415,16 @@ class Transport:
     async def dial(self, peer: bytes, addresses: Sequence[Address]) -> bool:
         """Connect to ``peer`` at the first address that answers; whether one did."""
         for address in addresses:
+            connection: Connection | None = None
             try:
                 with trio.move_on_after(DIAL_S):
                     stream = await trio.open_tcp_stream(address.host, address.port)
-                    await self._start(stream, peer)
-                    return True
+                    connection = await self._authenticated(stream, peer)
             except (OSError, ValueError, TransportError) as error:  # ValueError: no host's name
                 log.debug("dial %s: %s", address, error)
+            if connection is not None:
+                self._take(connection)
+                return True
         return False
 
     async def _accept_from(self, listener: trio.SocketListener) -> None:
@@ -440,15 +443,14 @@ class Transport:
 
     async def _welcome(self, stream: trio.SocketStream) -> None:
         try:
-            await self._start(stream, None)
+            self._take(await self._authenticated(stream, None))
         except TransportError as error:
             log.debug("a stranger was refused: %s", error)
         finally:
             self.gate.leave(stream)
 
-    async def _start(self, stream: trio.SocketStream, expect: bytes | None) -> None:
-        """Authenticate a socket and let the connection live in the transport's nursery."""
-        assert self._nursery is not None
+    async def _authenticated(self, stream: trio.SocketStream, expect: bytes | None) -> Connection:
+        """A connection over that socket, which is cut if none comes of it."""
         raw = TapStream(stream, self.traffic)
         connection: Connection | None = None
         try:
@@ -457,8 +459,7 @@ class Transport:
         finally:
             if connection is None:
                 raw.cut()
-        if await self._take(connection):
-            self._nursery.start_soon(self._live, connection)
+        return connection
 
     async def _upgrade(self, raw: TapStream, expect: bytes | None) -> Connection:
         conn = RawConnection(raw, initiator=expect is not None)
@@ -489,22 +490,26 @@ class Transport:
             tap=self._tap,
         )
 
-    async def _take(self, new: Connection) -> bool:
-        """Register ``new``; of two simultaneous dials both ends keep the lower key's."""
+    def _take(self, new: Connection) -> None:
+        """Register ``new`` and let it live; of two simultaneous dials both keep the lower key's.
+
+        Waits for nothing: whatever is registered has the task that will end it.
+        """
+        assert self._nursery is not None
         old = self.connections.get(new.peer)
         if old is not None:
             crossed = old.dialled != new.dialled
             if crossed and new.dialled != (self.own < new.peer):
                 new.raw.cut()
-                return False
-            del self.connections[new.peer]
+                return
             old.abort("a newer connection takes its place")
-            await self._handlers.disconnected(new.peer)
         self.connections[new.peer] = new
-        await self._handlers.connected(new.peer, new.address)
-        return True
+        self._nursery.start_soon(self._live, new, old is not None)
 
-    async def _live(self, connection: Connection) -> None:
+    async def _live(self, connection: Connection, replaces: bool) -> None:
+        if replaces:
+            await self._handlers.disconnected(connection.peer)
+        await self._handlers.connected(connection.peer, connection.address)
         await connection.run()
         if self.connections.get(connection.peer) is connection:
             del self.connections[connection.peer]

@@ -1,12 +1,14 @@
 """A connection's life: whatever an address or a peer does, it ends in time and nothing is left."""
 
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
+import pytest
 import trio
 from daemon_kit import in_trio
 
+from tapestry_p2p.daemon import transport as module
 from tapestry_p2p.daemon.address import Address
 from tapestry_p2p.daemon.transport import Transport
 
@@ -46,3 +48,39 @@ async def transport(noted: Noted) -> AsyncIterator[Transport]:
 async def test_a_name_that_is_none_is_an_address_that_does_not_answer() -> None:
     async with transport(Noted()) as ours:
         assert not await ours.dial(bytes(32), [Address("dns4", "a..b", 1)])
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    while not condition():
+        await trio.sleep(0.005)
+
+
+@in_trio
+async def test_a_connection_lives_though_the_dial_ended_before_anybody_heard_of_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The node is busy for longer than a dial may take."""
+    monkeypatch.setattr(module, "DIAL_S", 0.5)
+    noted = Noted()
+    noted.slow = trio.Event()
+    async with transport(noted) as ours, transport(Noted()) as theirs:
+        assert await ours.dial(theirs.own, theirs.addresses)
+        assert list(ours.connections) == [theirs.own]
+        await trio.sleep(0.6)
+        noted.slow.set()
+        await until(lambda: noted.told == ["connected"])
+        ours.connections[theirs.own].abort("the test says so")
+        await until(lambda: noted.told == ["connected", "disconnected"])
+        assert not ours.connections
+
+
+@in_trio
+async def test_a_newer_connection_replaces_the_old_one_and_both_are_told_of() -> None:
+    noted = Noted()
+    async with transport(noted) as ours, transport(Noted()) as theirs:
+        assert await ours.dial(theirs.own, theirs.addresses)
+        first = ours.connections[theirs.own]
+        assert await ours.dial(theirs.own, theirs.addresses)
+        assert ours.connections[theirs.own] is not first
+        await first.closed.wait()
+        await until(lambda: noted.told == ["connected", "disconnected", "connected"])
