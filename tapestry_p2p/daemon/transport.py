@@ -47,7 +47,7 @@ FRAME_BYTES_MAX = 65_536  # hello, sync and requests; bulk is no frame
 QUEUE_FRAMES_MAX = 256  # frames waiting for one slow peer; beyond that it is disconnected
 PING_EVERY_S = 5.0
 PING_DEADLINE_S = 20.0
-STALL_S = 20.0  # a fetch that makes no progress for so long ends its connection
+STALL_S = 20.0  # a fetch, or a piece of an answer, that takes so long ends its connection
 DIAL_S = 10.0
 OWED_S = 1.0
 
@@ -215,9 +215,13 @@ class Connection:
             with trio.move_on_after(OWED_S):
                 await self._owed.wait()
             self._owed = None
-        while self.serving:
-            self._idle = trio.Event()
-            await self._idle.wait()
+        with trio.move_on_after(2 * STALL_S) as patience:
+            while self.serving:
+                self._idle = trio.Event()
+                await self._idle.wait()
+        if patience.cancelled_caught:
+            self.abort("it takes too long over what we serve it")
+            raise TransportError("our turn to fetch never came")
 
     async def _exchange(self, request: bytes, body_bytes_max: int) -> tuple[bytes, bytes]:
         with _stall_guard(), _wrapped():
@@ -325,8 +329,10 @@ class Connection:
         try:
             response, body = await self.handlers.serve(self.peer, request, busy)
             self._tapped(response + body)
-            await _write(stream, _frame(response) + struct.pack("!I", len(body)))
-            await _write(stream, body)
+            answer = _frame(response) + struct.pack("!I", len(body)) + body
+            for start in range(0, len(answer), WRITE_BYTES):
+                with _stall_guard():  # it may open its window by a byte every few seconds
+                    await stream.write(answer[start : start + WRITE_BYTES])
             self.raw.traffic.useful_sent += len(body)
         finally:
             self.serving -= 1

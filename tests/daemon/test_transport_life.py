@@ -3,14 +3,16 @@
 import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import cast
 
 import pytest
 import trio
+from libp2p.stream_muxer.yamux.yamux import YamuxStream
 from daemon_kit import in_trio
 
 from tapestry_p2p.daemon import transport as module
 from tapestry_p2p.daemon.address import Address
-from tapestry_p2p.daemon.transport import Transport
+from tapestry_p2p.daemon.transport import Transport, TransportError
 
 
 class Noted:
@@ -84,3 +86,32 @@ async def test_a_newer_connection_replaces_the_old_one_and_both_are_told_of() ->
         assert ours.connections[theirs.own] is not first
         await first.closed.wait()
         await until(lambda: noted.told == ["connected", "disconnected", "connected"])
+
+
+@in_trio
+async def test_whoever_never_lets_us_fetch_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "STALL_S", 0.05)
+    async with transport(Noted()) as ours, transport(Noted()) as theirs:
+        assert await ours.dial(theirs.own, theirs.addresses)
+        connection = ours.connections[theirs.own]
+        connection.serving = 1
+        with pytest.raises(TransportError, match="turn"):
+            await connection.fetch(b"x", 1)
+        await until(lambda: not ours.connections)
+
+
+@in_trio
+async def test_whoever_takes_an_answer_byte_by_byte_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "STALL_S", 0.05)
+
+    class Trickle:
+        async def write(self, data: bytes) -> None:
+            for _ in data:
+                await trio.sleep(0.01)
+
+    async with transport(Noted()) as ours, transport(Noted()) as theirs:
+        assert await ours.dial(theirs.own, theirs.addresses)
+        connection = ours.connections[theirs.own]
+        with pytest.raises(TransportError, match="progress"):
+            await connection._serve(cast(YamuxStream, Trickle()), b"x")
+        assert not connection.serving
