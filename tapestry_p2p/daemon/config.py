@@ -17,9 +17,8 @@ from msgspec import Meta, Struct, field
 from tapestry_p2p.daemon import tomlfile
 from tapestry_p2p.daemon.address import parse_address
 from tapestry_p2p.errors import BAD_CONFIG, TapestryError
+from tapestry_p2p.gossip.profile import LANGUAGE_MAX, LANGUAGES_MAX, NAME_MAX
 
-NAME_CHARS_MAX = 64
-LANGUAGES_MAX = 64
 ADDRESSES_MAX = 64
 _ENV = "TAPESTRY_"
 _HEAD = """This member's own settings; other members never see this file.
@@ -43,11 +42,10 @@ class Member(Section, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         if len(self.languages) > LANGUAGES_MAX:
             raise ValueError(f"languages: {len(self.languages)} > {LANGUAGES_MAX}, the most")
-        for text in (self.name, *self.languages):
-            if len(text) > NAME_CHARS_MAX or not text.isprintable():
-                raise ValueError(
-                    f"{text[:20]!r}...: at most {NAME_CHARS_MAX} characters, none for control"
-                )
+        bounds = [(self.name, NAME_MAX), *((text, LANGUAGE_MAX) for text in self.languages)]
+        for text, most in bounds:
+            if len(text) > most or not text.isprintable():
+                raise ValueError(f"{text[:20]!r}...: at most {most} characters, none for control")
 
 
 class Data(Section, frozen=True, kw_only=True):

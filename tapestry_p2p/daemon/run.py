@@ -113,7 +113,7 @@ def node_options(config: Config) -> NodeOptions:
     testing = config.testing
     return NodeOptions(
         name=config.member.name,
-        languages=tuple(config.member.languages)[:8],
+        languages=tuple(config.member.languages),
         listen=listen,
         announce=announce,
         bootstrap=tuple(map(parse_address, config.bootstrap.peers)),

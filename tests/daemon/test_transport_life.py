@@ -7,8 +7,8 @@ from typing import cast
 
 import pytest
 import trio
-from libp2p.stream_muxer.yamux.yamux import YamuxStream
 from daemon_kit import in_trio
+from libp2p.stream_muxer.yamux.yamux import YamuxStream
 
 from tapestry_p2p.daemon import transport as module
 from tapestry_p2p.daemon.address import Address

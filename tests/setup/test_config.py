@@ -6,6 +6,7 @@ import pytest
 
 from tapestry_p2p.daemon import config, tomlfile
 from tapestry_p2p.errors import BAD_CONFIG, TapestryError
+from tapestry_p2p.gossip.profile import Profile, decode_profile, encode_profile
 
 PEER = "/ip4/127.0.0.1/tcp/4001/p2p/12D3KooWD3eckifWpRn9wQpMG9R9hX3sD158z7EqHWmweQAJU5SA"
 
@@ -146,3 +147,29 @@ def test_every_key_says_what_it_means() -> None:
     for kind in tomlfile.sections(config.Config).values():
         for key in kind.__struct_fields__:
             assert tomlfile.meaning(kind, key).endswith(".")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f'[member]\nlanguages = ["{"x" * 33}"]',
+        '[member]\nlanguages = ["a", "b", "c", "d", "e", "f", "g", "h", "i"]',
+        f'[member]\nname = "{"x" * 65}"',
+        '[listen]\nannounce = ["/dns/é.example/tcp/1"]',
+        f'[listen]\nannounce = ["/dns/{"a." * 125}b/tcp/1"]',
+    ],
+)
+def test_what_a_profile_cannot_hold_is_refused(tmp_path: Path, text: str) -> None:
+    assert "tapestry.toml" in refused(tmp_path, text)
+
+
+def test_the_longest_profile_that_is_allowed_can_be_published(tmp_path: Path) -> None:
+    host = "a." * 119 + "bb"
+    language, name = "世" * 32, "世" * 64
+    text = (
+        f'[member]\nname = "{name}"\nlanguages = {[language] * 8}\n'
+        f"[listen]\nannounce = {[f'/dns4/{host}/tcp/65535'] * 8}"
+    )
+    made = load(tmp_path, text)
+    profile = Profile(name, tuple(made.member.languages), tuple(made.listen.announce))
+    assert decode_profile(encode_profile(profile)) == profile
