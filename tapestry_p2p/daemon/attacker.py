@@ -41,11 +41,9 @@ class Attacker:
     async def run(self) -> None:
         """Until cancelled."""
         await self._node.adopt_genesis()
-        round_ = 0
         while True:
             await self._next_round()
-            round_ += 1
-            await self._publish(round_)
+            await self._publish(self._node.round + 1)
 
     async def _next_round(self) -> None:
         """Until all have moved on, or some have and patience ends."""
@@ -73,3 +71,5 @@ class Attacker:
             with contextlib.suppress(SilencedError):  # after a restart it asks first, as all do
                 await node.publish_difference(difference, round_, 0)
                 own.copy.add(difference.vector)
+                node.round = round_
+                await node.save_own(throttled=True)

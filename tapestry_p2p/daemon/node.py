@@ -24,6 +24,7 @@ from tapestry_p2p.daemon.fetcher import Fetcher, FetchError
 from tapestry_p2p.daemon.manifest import Manifest, dump_manifest
 from tapestry_p2p.daemon.recovery import Recovered
 from tapestry_p2p.daemon.store import FollowedCopy, LoggedEntry, Store
+from tapestry_p2p.daemon.tap import Tap
 from tapestry_p2p.daemon.trainer import STOP_S, TrainedVector, Trainer
 from tapestry_p2p.daemon.transport import Transport, TransportError
 from tapestry_p2p.daemon.voice import OwnVoice, SilencedError
@@ -70,7 +71,7 @@ class NodeOptions:
     rounds: int = 0  # 0: for ever
     wait: bool = False  # train only after ``go`` (testnets)
     hold: dict[str, int] = field(default_factory=dict)  # peer id -> deliver its frames n at a time
-    tap: Path | None = None  # file that gets a copy of every byte we send (tests)
+    tap: Path | None = None  # folder that gets a copy of every byte that crosses (tests)
 
 
 class Node:
@@ -104,8 +105,8 @@ class Node:
         self._recovered = recovered
         self._random = random
         self.protocol = self._make_protocol(recovered)
-        tap = options.tap
-        self.transport = Transport(seed, self, tap=None if tap is None else _appender(tap))
+        self.tap = None if options.tap is None else Tap(options.tap)
+        self.transport = Transport(seed, self, self.tap)
         self.copies = Copies(
             self.key,
             bytes.fromhex(manifest.genesis.root),
@@ -175,7 +176,7 @@ class Node:
             self.fetcher.mixing,
             self._greeted,
             self.act,
-            self._save_own,
+            self.save_own,
             lambda: self.round,
             rolled_back,
         )
@@ -231,7 +232,7 @@ class Node:
                 await self.trainer.stopped.wait()
         with trio.CancelScope(shield=True, deadline=trio.current_time() + SAVE_S):
             async with self.fetcher.mixing:
-                await self._save_own()
+                await self.save_own()
                 await self._save_copies()
 
     def _restore_copies(self) -> None:
@@ -570,7 +571,7 @@ class Node:
                 functools.partial(mix, self.copies.vectors(zero), neighbours)
             )
             loom.mixed(mixing)
-            await self._save_own(throttled=True)
+            await self.save_own(throttled=True)
         self._note_mixing(mixing)
         return mixing.correction
 
@@ -620,7 +621,7 @@ class Node:
 
     # -- saving
 
-    async def _save_own(self, throttled: bool = False) -> None:
+    async def save_own(self, throttled: bool = False) -> None:
         """Save x and the own copy; throttled, at most 1/20 of the time goes into it."""
         loom, own = self.loom, self.copies.own
         if loom is None or own is None or own.seq < 0:
@@ -650,11 +651,3 @@ class Node:
                 copy = FollowedCopy(author, followed.seq, head.encode(), followed.copy.vector)
                 await self._until_stored(functools.partial(self.store.save_copy, copy))
         await self._until_stored(functools.partial(self.store.save_known, known.encode()))
-
-
-def _appender(path: Path) -> Callable[[bytes], None]:
-    def append(data: bytes) -> None:
-        with open(path, "ab") as file:
-            file.write(data)
-
-    return append

@@ -113,8 +113,10 @@ class Store:
         self._log: int | None = None
         self._end: int | None = None  # where the next record begins; None: not read yet
         self._logged = 0
+        self._compact_above = _COMPACT * ring
         self._damaged = False
         self._head = b""
+        self._saved = self._saved_before = -1  # the last two own states' seqs
 
     def close(self) -> None:
         """Close files and give the lock back."""
@@ -133,6 +135,7 @@ class Store:
             empty = np.zeros(0, np.float32)
             return OwnState(-1, 0, empty, empty, b"", entries, True)
         state = msgpack.unpackb(body)
+        self._saved = self._saved_before = state["seq"]
         self._head = entries[-1].signed if entries else state["head"]
         gap = bool(entries) and entries[0].seq > state["seq"] + 1
         behind = not entries or entries[-1].seq < state["seq"]
@@ -156,6 +159,7 @@ class Store:
             "head": self._head,
         }
         self._own.save(_pack(document))
+        self._saved_before, self._saved = self._saved, seq
 
     def append_entry(self, entry: LoggedEntry) -> None:
         """Write an own entry ahead: durable when this returns, and only then to be shown."""
@@ -166,9 +170,18 @@ class Store:
         else:
             self._append(_record(entry))
         self._head = entry.signed
-        if self._logged > _COMPACT * self._ring:
+        if self._logged > self._compact_above:
             with contextlib.suppress(OSError):  # the entry is safe; the next one tries again
-                self._rewrite(self._read_log()[-2 * self._ring :])
+                self._compact()
+
+    def _compact(self) -> None:
+        """Keep the last twice the ring, and what either saved state has to be led on by."""
+        entries = self._read_log()
+        oldest = max(0, len(entries) - 2 * self._ring)
+        kept = [e for i, e in enumerate(entries) if i >= oldest or e.seq > self._saved_before]
+        if len(kept) < len(entries):
+            self._rewrite(kept)
+        self._compact_above = max(_COMPACT * self._ring, 2 * len(kept))
 
     def _append(self, record: bytes) -> None:
         if self._log is None:

@@ -284,13 +284,29 @@ def test_the_log_stays_small(opened: Callable[[], Store], folder: Path) -> None:
     sizes = []
     for entry in entries(20 * RING):
         store.append_entry(entry)
+        save(store, entry.seq)
         sizes.append((folder / "own.log").stat().st_size)
-    save(store, 20 * RING - 1)
     assert max(sizes) < 1.1 * max(sizes[: 5 * RING])  # later seqs take a digit more
     state = loaded(opened())
     assert state.entries == entries(20 * RING)[-len(state.entries) :]
     assert len(state.entries) >= 2 * RING
     assert not state.rolled_back
+
+
+@pytest.mark.parametrize("saved", [-1, 1])
+def test_what_no_saved_state_covers_stays_in_the_log(
+    saved: int, opened: Callable[[], Store]
+) -> None:
+    """Saving is slow or fails: every entry since is there to be replayed."""
+    store = opened()
+    for entry in entries(9 * RING):
+        store.append_entry(entry)
+        if entry.seq <= saved:
+            save(store, entry.seq)
+    state = loaded(opened())
+    assert state.entries[-1].seq == 9 * RING - 1
+    assert state.entries[0].seq <= saved + 1
+    assert len(state.entries) == state.entries[-1].seq - state.entries[0].seq + 1
 
 
 def test_a_full_disk_does_not_lose_an_entry_by_making_the_log_small(
