@@ -171,7 +171,7 @@ def demo(
     plan = make_plan(
         members=7,
         byzantine=1,
-        rounds=20,
+        rounds=16,
         inner_steps=20,
         split=3,
         tolerate=None,
@@ -180,7 +180,7 @@ def demo(
         languages="fra,deu_1996",
         rule="cs_plus",
         codec="2bit",
-        model="tiny",
+        model="small",
         seed=seed,
         out=folder,
     )
