@@ -29,13 +29,7 @@ def draw(report: dict[str, Any], path: Path) -> None:
     axes.margins(x=0.12)
     axes.spines[["top", "right"]].set_visible(False)
     handles = [axes.barh(0, 0, color=colour) for colour in (ALONE, TOGETHER)]
-    axes.legend(handles, ["each alone", "together"], loc="lower right", frameon=False)
+    figure.legend(handles, ["each alone", "together"], loc="outside lower center", ncols=2)
     hostile = sum(row["byzantine"] for row in report["members"])
-    axes.set_title(
-        f"{len(rows)} members, {hostile} hostile one among them"
-        if hostile == 1
-        else f"{len(rows)} members, {hostile} hostile ones among them",
-        loc="left",
-        fontsize=10,
-    )
-    figure.savefig(path, format="svg")
+    axes.set_title(f"{len(rows)} honest members, {hostile} hostile", loc="left", fontsize=10)
+    figure.savefig(path, format="svg", metadata={"Date": None})
