@@ -510,10 +510,10 @@ class Node:
     async def _round_loop(self, trainer: Trainer) -> None:
         async for trained in trainer.vectors():
             async with self._rounding:
-                with contextlib.suppress(SilencedError):
-                    await self._one_round(trainer, trained)
-                    continue
-                await self._one_round(trainer, trained)  # silenced just now: it is kept back
+                while True:
+                    with contextlib.suppress(SilencedError):  # just now: it is kept back
+                        await self._one_round(trainer, trained)
+                        break
 
     async def _one_round(self, trainer: Trainer, trained: TrainedVector) -> None:
         """Mix what was trained, publish the difference, hand back the correction."""
@@ -525,20 +525,32 @@ class Node:
         self._unadded = {s: c for s, c in self._unadded.items() if s > record["added"]}
         for pending in (*self._unapplied.values(), *self._unadded.values()):
             y += pending
+        round_ = record["round"]
+        last = round_ == self.options.rounds
+        if last:  # no later difference would hold it
+            await self._may_speak()
+            if trained.life != trainer.life:
+                return  # its next life trains this round again
         if self.voice.is_silent():
             loom.x = loom.latest = (
                 y  # trained on, published nothing: the next difference holds it all
             )
-            await trainer.correct(record["seq"], np.zeros_like(y))
+            await trainer.correct(record["seq"], np.zeros_like(y), trained.life)
+            if last:
+                self.finished.set()
             return
-        round_ = record["round"]
         await self._publish_round(loom, y, round_, record["tokens"])
         correction = await self._mix(loom, functools.partial(loom.mix, y))
-        self._unapplied[record["seq"]] = correction
-        await trainer.correct(record["seq"], correction)
+        if await trainer.correct(record["seq"], correction, trained.life):
+            self._unapplied[record["seq"]] = correction
         self._round_s = record["seconds"]
-        if round_ == self.options.rounds:
+        if last:
             self.finished.set()
+
+    async def _may_speak(self) -> None:
+        """Wait until we may publish, or never may again."""
+        while self.voice.is_silent() and not self.protocol.stopped:
+            await trio.sleep(TICK_S)
 
     async def _news_loop(self, trainer: Trainer) -> None:
         """Mix what neighbours publish between our rounds; the trainer adds it when it can."""
@@ -548,10 +560,11 @@ class Node:
             async with self._rounding:
                 self._moved = trio.Event()
                 loom = self.loom
-                if loom is None or not loom.rounds or self.voice.is_silent():
+                if loom is None or not (loom.rounds or self.round) or self.voice.is_silent():
                     continue
+                life = trainer.life
                 addition = await self._mix(loom, loom.mix_news)
-                number = await trainer.add(addition)
+                number = await trainer.add(addition, life)
                 if number:
                     self._unadded[number] = addition
 

@@ -115,26 +115,29 @@ class Trainer:
         """Order rounds ``round_`` .. ``last_round`` (0: for ever) of ``steps`` inner steps."""
         await self._order({"t": "train", "round": round_, "steps": steps, "last_round": last_round})
 
-    async def correct(self, seq: int, correction: Vector) -> None:
-        """Answer vector ``seq`` by a correction float32[d] to add."""
-        await self._put({"t": "correct", "seq": seq}, correction)
+    async def correct(self, seq: int, correction: Vector, life: int) -> bool:
+        """Answer vector ``seq`` of that life by a correction float32[d] to add.
 
-    async def add(self, addition: Vector) -> int:
-        """Add float32[d] at the next step boundary, unasked; its number.
-
-        One at a time: waits until the last one was added. 0 if the trainer is gone.
+        False if the trainer is in another life by now: then nothing is sent.
         """
-        if self._shared is None:
-            return 0
-        life = self.life
-        while self.adding:
+        if life == self.life:
+            await self._put({"t": "correct", "seq": seq}, correction)
+        return life == self.life
+
+    async def add(self, addition: Vector, life: int) -> int:
+        """Add float32[d], made for that life, at the next step boundary, unasked; its number.
+
+        One at a time: waits until the last one was added. 0 if that life is over.
+        """
+        while life == self.life and self.adding:
             await self._added.wait()
         if life != self.life or self._shared is None:
             return 0
         self._additions += 1
+        number = self._additions
         self.adding = True
-        await self._put({"t": "add", "seq": self._additions}, addition, link.MORE)
-        return self._additions
+        await self._put({"t": "add", "seq": number}, addition, link.MORE)
+        return number if life == self.life else 0
 
     async def stop(self) -> None:
         """Ask it to save and end; ``run`` returns within ``STOP_S``, whatever it is doing."""

@@ -70,7 +70,8 @@ class Rounds:
             self.came.append(trained)
             if len(self.came) == self.last:
                 self.all_came.set()
-            await self.trainer.correct(trained.record["seq"], np.ones(PARAMETERS, np.float32))
+            correction = np.ones(PARAMETERS, np.float32)
+            await self.trainer.correct(trained.record["seq"], correction, trained.life)
 
 
 @asynccontextmanager
@@ -320,3 +321,17 @@ async def test_stop_does_not_wait_for_the_backoff(
 
 def test_stopping_fits_into_five_seconds() -> None:
     assert STOP_S <= 3.0
+
+
+@in_trio
+async def test_what_was_made_for_a_life_that_is_over_is_not_sent(tmp_path: Path) -> None:
+    rounds = Rounds(tmp_path, last=1)
+    async with running(rounds) as trainer:
+        await rounds.all_came.wait()
+        ones = np.ones(PARAMETERS, np.float32)
+        assert await trainer.correct(2, ones, trainer.life)
+        sent = []
+        trainer._put = sent.append  # type: ignore[method-assign,assignment]
+        assert not await trainer.correct(2, ones, trainer.life - 1)
+        assert await trainer.add(ones, trainer.life - 1) == 0
+        assert not sent

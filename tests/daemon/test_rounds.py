@@ -1,0 +1,125 @@
+"""Rounds as the node goes through them: nothing is lost, given twice, or waited for in vain."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+import trio
+import trio.testing
+from daemon_kit import in_trio, make_manifest, make_node, vector
+
+from tapestry_p2p.daemon import node as module
+from tapestry_p2p.daemon.node import Node
+from tapestry_p2p.daemon.store import Store
+from tapestry_p2p.daemon.trainer import TrainedVector, Trainer
+from tapestry_p2p.gossip.header import GENESIS
+from tapestry_p2p.mix.codec import Vector
+
+MANIFEST = make_manifest(vector())
+LAST = 3
+
+
+class Told:
+    """A trainer's place: notes what the node tells it, and which of its lives that was for."""
+
+    def __init__(self) -> None:
+        self.life = 1
+        self.adding = False
+        self.corrections: dict[int, Vector] = {}
+        self.additions: list[Vector] = []
+        self.dies = False
+
+    async def correct(self, seq: int, correction: Vector, life: int) -> bool:
+        self.life += self.dies
+        if life == self.life:
+            self.corrections[seq] = correction
+        return life == self.life
+
+    async def add(self, addition: Vector, life: int) -> int:
+        self.life += self.dies
+        if life != self.life:
+            return 0
+        self.additions.append(addition)
+        return len(self.additions)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    store = Store(tmp_path / "store", MANIFEST.streams.ring)
+    yield store
+    store.close()
+
+
+@pytest.fixture(autouse=True)
+def short_ticks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "TICK_S", 0.01)
+
+
+async def made(nursery: trio.Nursery, store: Store, **options: Any) -> Node:
+    """A running node that knows the first vector."""
+    node = make_node(MANIFEST, store, rounds=LAST, **options)
+    await nursery.start(node.run)
+    node.copies.set_genesis(vector())
+    await node.settle_stream()
+    return node
+
+
+def trained(seq: int, round_: int) -> TrainedVector:
+    record = {"seq": seq, "round": round_, "applied": 0, "added": 0, "tokens": 1, "seconds": 0.1}
+    return TrainedVector(vector(seed=seq, scale=0.01) + vector(), record, 1)
+
+
+@in_trio
+async def test_the_last_round_waits_until_it_may_be_published(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    silent = True
+    told = Told()
+    async with trio.open_nursery() as nursery:
+        node = await made(nursery, store)
+        speaks = node.voice.is_silent
+        monkeypatch.setattr(node.voice, "is_silent", lambda kind=GENESIS: silent or speaks())
+        await node._one_round(cast(Trainer, told), trained(1, LAST - 1))
+        assert list(told.corrections) == [1]
+        assert not node.finished.is_set()
+        nursery.start_soon(node._one_round, cast(Trainer, told), trained(2, LAST))
+        await trio.testing.wait_all_tasks_blocked(0.005)
+        assert list(told.corrections) == [1]
+        silent = False
+        await node.finished.wait()
+        assert node.round == LAST
+        node.stop()
+
+
+@in_trio
+async def test_a_correction_for_a_life_that_ended_is_not_waited_for(store: Store) -> None:
+    told = Told()
+    async with trio.open_nursery() as nursery:
+        node = await made(nursery, store)
+        await node._one_round(cast(Trainer, told), trained(1, 1))
+        assert list(node._unapplied) == [1]
+        told.dies = True
+        await node._one_round(cast(Trainer, told), trained(2, 2))
+        assert list(node._unapplied) == [1]  # as before: ``begin`` of the next life clears it
+        assert node.round == 2
+        node.stop()
+
+
+@in_trio
+async def test_news_are_mixed_after_a_restart_too(store: Store) -> None:
+    """Nothing is trained any more, but what neighbours publish still counts."""
+    told = Told()
+    async with trio.open_nursery() as nursery:
+        node = await made(nursery, store)
+        nursery.start_soon(node._news_loop, cast(Trainer, told))
+        node._moved.set()
+        await trio.sleep(0.1)
+        assert not told.additions  # no round yet, nothing to add to
+        node.round = LAST
+        node._moved.set()
+        while not told.additions:
+            await trio.sleep(0.01)
+        assert list(node._unadded) == [1]
+        node.stop()
+        nursery.cancel_scope.cancel()
