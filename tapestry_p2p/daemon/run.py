@@ -121,7 +121,7 @@ def node_options(config: Config) -> NodeOptions:
         rounds=testing.rounds,
         wait=testing.wait,
         hold=dict(testing.hold),
-        tap=Path(testing.tap) / "sent.bin" if testing.tap else None,
+        tap=Path(testing.tap) if testing.tap else None,
     )
 
 
@@ -162,6 +162,7 @@ async def _main(
             node.begin,
             manifest.schema.parameters,
             manifest.schema.hash,
+            node.tap,
         )
 
     node = Node(

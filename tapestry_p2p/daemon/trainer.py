@@ -21,6 +21,7 @@ from typing import Any
 import trio
 
 from tapestry_p2p import link
+from tapestry_p2p.daemon.tap import LINK_RECEIVED, LINK_SENT, Tap
 from tapestry_p2p.errors import BAD_CONFIG, TapestryError
 from tapestry_p2p.mix.codec import Vector
 
@@ -87,6 +88,7 @@ class Trainer:
     begin: Begin
     parameters: int
     schema: str
+    tap: Tap | None = None
     state: TrainerState = field(default_factory=TrainerState)
 
     def __post_init__(self) -> None:
@@ -226,7 +228,7 @@ class Trainer:
         await self._send_record(sock, {"t": "configure", **self.configure})
         packet = b""
         with trio.move_on_after(HELLO_DEADLINE_S) as deadline:
-            packet, fds = await _receive(sock, fds_max=1)
+            packet, fds = await self._receive_record(sock, fds_max=1)
         if deadline.cancelled_caught:
             return "link"
         if not packet:
@@ -244,7 +246,7 @@ class Trainer:
 
     async def _listen(self, sock: socket.socket, shared: link.SharedVectors) -> str:
         while True:
-            packet, _ = await _receive(sock)
+            packet, _ = await self._receive_record(sock)
             if not packet:
                 return ""
             record = link.parse_from_trainer(packet)
@@ -294,6 +296,8 @@ class Trainer:
                 await self._send_record(self._sock, record)
 
     async def _send_record(self, sock: socket.socket, record: dict[str, Any]) -> None:
+        if self.tap is not None:
+            self.tap(LINK_SENT, link.pack_record(record))
         while True:
             try:
                 link.send(sock, record)
@@ -301,13 +305,18 @@ class Trainer:
             except BlockingIOError:
                 await trio.lowlevel.wait_writable(sock)
 
-
-async def _receive(sock: socket.socket, fds_max: int = 0) -> tuple[bytes, list[int]]:
-    while True:
-        try:
-            return link.receive(sock, fds_max)
-        except BlockingIOError:
-            await trio.lowlevel.wait_readable(sock)
+    async def _receive_record(
+        self, sock: socket.socket, fds_max: int = 0
+    ) -> tuple[bytes, list[int]]:
+        while True:
+            try:
+                packet, fds = link.receive(sock, fds_max)
+            except BlockingIOError:
+                await trio.lowlevel.wait_readable(sock)
+                continue
+            if self.tap is not None:
+                self.tap(LINK_RECEIVED, packet)
+            return packet, fds
 
 
 def _private(path: str, flags: int) -> int:

@@ -12,7 +12,7 @@ import logging
 import struct
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, cast
+from typing import Protocol, TypeVar, cast
 
 import trio
 from libp2p.abc import ISecureConn
@@ -35,8 +35,10 @@ from libp2p.stream_muxer.yamux.yamux import Yamux, YamuxStream
 
 from tapestry_p2p.daemon import guard
 from tapestry_p2p.daemon.address import Address
+from tapestry_p2p.daemon.tap import PLAIN_RECEIVED, PLAIN_SENT, RAW_RECEIVED, RAW_SENT, Tap
 from tapestry_p2p.errors import FAILURE, TapestryError
 
+T = TypeVar("T")
 log = logging.getLogger("tapestry.transport")
 
 WIRE = 1
@@ -85,22 +87,55 @@ class TapStream(TrioTCPStream):
 
     socket_stream: trio.SocketStream
     traffic: Traffic
+    tap: Tap | None
 
     def __post_init__(self) -> None:
         super().__init__(self.socket_stream)
 
     async def write(self, data: bytes) -> None:
         self.traffic.sent += len(data)
+        if self.tap is not None:
+            self.tap(RAW_SENT, data)
         await super().write(data)
 
     async def read(self, n: int | None = None) -> bytes:
         data = await super().read(n)
         self.traffic.received += len(data)
+        if self.tap is not None:
+            self.tap(RAW_RECEIVED, data)
         return data
+
+    @property
+    def remote(self) -> Address:
+        """Where the other end is; unlike libp2p's own answer for IPv6 too."""
+        try:
+            host, port = self.socket_stream.socket.getpeername()[:2]
+        except OSError:  # it is gone again
+            host, port = "", 0
+        return Address("ip6" if ":" in host else "ip4", host, port)
 
     def cut(self) -> None:
         """Close the socket now; readers and writers of it wake with an error."""
         self.socket_stream.socket.close()
+
+
+class _TappedConn:
+    """A secured connection as Yamux wants it; what Noise is to encrypt is noted before."""
+
+    def __init__(self, secure: ISecureConn, tap: Tap) -> None:
+        self._secure, self._tap = secure, tap
+
+    async def write(self, data: bytes) -> None:
+        self._tap(PLAIN_SENT, data)
+        await self._secure.write(data)
+
+    async def read(self, n: int | None = None) -> bytes:
+        data = await self._secure.read(n)
+        self._tap(PLAIN_RECEIVED, data)
+        return data
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._secure, name)
 
 
 class _StreamIO(ReadWriteCloser):
@@ -160,7 +195,6 @@ class Connection:
     muxer: Yamux
     raw: TapStream
     handlers: Handlers
-    tap: Callable[[bytes], None] | None = None
     closed: trio.Event = field(default_factory=trio.Event)
     serving: int = 0
     fetching: bool = False
@@ -228,7 +262,6 @@ class Connection:
             if self._fetch_stream is None:
                 self._fetch_stream = await self._open("fetch")
             stream = self._fetch_stream
-            self._tapped(request)
             await _write(stream, _frame(request))
             response = await _read_frame(stream)
             (length,) = struct.unpack("!I", await _read_exactly(stream, 4))
@@ -275,15 +308,15 @@ class Connection:
         async for data in receive:
             if stream is None:
                 stream = await self._open(channel)
-            self._tapped(data)
             await _write(stream, _frame(data))
 
     async def _ping(self) -> None:
-        stream = await self._open("ping")
+        stream: YamuxStream | None = None
         count = 0
         while True:
             count += 1
             with trio.move_on_after(PING_DEADLINE_S) as deadline:
+                stream = stream or await self._open("ping")
                 await _write(stream, _frame(struct.pack("!Q", count)))
                 answer = await _read_frame(stream, 8)
             if deadline.cancelled_caught or answer != struct.pack("!Q", count):
@@ -313,7 +346,7 @@ class Connection:
                 elif channel == "ping":
                     await _write(stream, _frame(data[:8]))
                 else:
-                    await self.handlers.message(self.peer, channel, data)
+                    await self._handled(self.handlers.message(self.peer, channel, data))
         except TransportError as error:
             self.abort(str(error))
         except Exception as error:  # a stream's end has many names in libp2p; none is ours to fear
@@ -321,14 +354,21 @@ class Connection:
         finally:
             self._inbound -= 1
 
+    async def _handled(self, answer: Awaitable[T]) -> T:
+        """What the node makes of it; a mistake of ours is told, and costs this connection."""
+        try:
+            return await answer
+        except Exception as error:
+            log.exception("a mistake of ours in a handler")
+            raise TransportError("a handler failed") from error
+
     async def _serve(self, stream: YamuxStream, request: bytes) -> None:
         busy = self.fetching and self.own < self.peer
         if busy and self._owed is None:
             self._owed = trio.Event()
         self.serving += 1
         try:
-            response, body = await self.handlers.serve(self.peer, request, busy)
-            self._tapped(response + body)
+            response, body = await self._handled(self.handlers.serve(self.peer, request, busy))
             answer = _frame(response) + struct.pack("!I", len(body)) + body
             for start in range(0, len(answer), WRITE_BYTES):
                 with _stall_guard():  # it may open its window by a byte every few seconds
@@ -340,10 +380,6 @@ class Connection:
                 self._idle.set()
             if not busy and self._owed is not None:
                 self._owed.set()
-
-    def _tapped(self, data: bytes) -> None:
-        if self.tap is not None:
-            self.tap(data)
 
 
 @contextlib.contextmanager
@@ -368,10 +404,8 @@ def _wrapped() -> Iterator[None]:
 class Transport:
     """Listens, dials, and keeps at most one connection per peer. Run ``serve`` in a nursery."""
 
-    def __init__(
-        self, seed: bytes, handlers: Handlers, tap: Callable[[bytes], None] | None = None
-    ) -> None:
-        """``seed``: the 32-byte Ed25519 seed. ``tap`` sees all we send (tests)."""
+    def __init__(self, seed: bytes, handlers: Handlers, tap: Tap | None = None) -> None:
+        """``seed``: the 32-byte Ed25519 seed. ``tap`` sees every byte, raw and plain (tests)."""
         guard.install()
         key = create_new_key_pair(seed)
         self.own = key.public_key.to_bytes()
@@ -393,9 +427,11 @@ class Transport:
         for address in addresses:
             try:
                 found = await trio.open_tcp_listeners(address.port, host=address.host)
-            except OSError as error:
+            except (OSError, ValueError) as error:  # ValueError: no host's name
+                for listener in self._listeners:
+                    listener.socket.close()
                 raise TapestryError(
-                    f"cannot listen on {address}: {error.strerror or error}; "
+                    f"cannot listen on {address}: {getattr(error, 'strerror', '') or error}; "
                     "choose another port in [listen] addresses",
                     FAILURE,
                 ) from error
@@ -457,7 +493,7 @@ class Transport:
 
     async def _authenticated(self, stream: trio.SocketStream, expect: bytes | None) -> Connection:
         """A connection over that socket, which is cut if none comes of it."""
-        raw = TapStream(stream, self.traffic)
+        raw = TapStream(stream, self.traffic, self._tap)
         connection: Connection | None = None
         try:
             with _wrapped(), trio.fail_after(guard.HANDSHAKE_DEADLINE_S):
@@ -481,19 +517,18 @@ class Transport:
         peer = remote_id.to_bytes()[len(_ED25519_ID) :]
         if peer == self.own or (expect is not None and peer != expect):
             raise TransportError("the peer is not who we dialled")
+        if self._tap is not None:
+            secure = cast(ISecureConn, _TappedConn(secure, self._tap))
         await self._muxers.select(secure, expect is not None)
         muxer = Yamux(secure, remote_id, is_initiator=expect is not None)
-        remote = raw.get_remote_address() or ("", 0)
-        kind = "ip6" if ":" in remote[0] else "ip4"
         return Connection(
             own=self.own,
             peer=peer,
             dialled=expect is not None,
-            address=str(Address(kind, remote[0], remote[1])),
+            address=str(raw.remote),
             muxer=muxer,
             raw=raw,
             handlers=self._handlers,
-            tap=self._tap,
         )
 
     def _take(self, new: Connection) -> None:
