@@ -48,7 +48,7 @@ Mix = Callable[[Mapping[bytes, Vector], int], Mixing[bytes]]
 
 TICK_S = 0.25
 DISK_RETRY_S = 2.0
-SAVE_S = 1.0  # for saving at the end; what is not saved then is replayed from the log
+SAVE_S = 2.0  # for saving at the end; what is not saved then is replayed from the log
 SAVE_SHARE = 20  # saving may take 1/20 of the time
 COPIES_EVERY_S = 30.0
 ROOT_ALWAYS_BELOW = 10_000_000  # parameters; larger copies state a root every keyframe_every
@@ -226,7 +226,7 @@ class Node:
         self._stop.set()
 
     async def _end(self) -> None:
-        with trio.move_on_after(STOP_S + 0.5):
+        with trio.move_on_after(STOP_S + 0.2):
             if self.trainer is not None:
                 await self.trainer.stop()
                 await self.trainer.stopped.wait()

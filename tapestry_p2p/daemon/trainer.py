@@ -30,7 +30,7 @@ log = logging.getLogger("tapestry.trainer")
 HELLO_DEADLINE_S = 300.0  # importing JAX and building a big model on a busy machine
 BACKOFF_S = (1.0, 2.0, 5.0, 15.0, 60.0)
 CALM_S = 300.0  # so long without a failure and the backoff starts over
-STOP_S = 3.0
+STOP_S = 2.0
 
 # code -> (what the user is told, whether a restart could help)
 FAILURES = {
