@@ -32,7 +32,14 @@ from tapestry_p2p.errors import REFUSED, TapestryError
 from tapestry_p2p.gossip import effects as ef
 from tapestry_p2p.gossip import events as ev
 from tapestry_p2p.gossip.canonical import Malformed
-from tapestry_p2p.gossip.fetch import FetchResponse, decode_request, encode_response
+from tapestry_p2p.gossip.fetch import (
+    ChunkRequest,
+    FetchResponse,
+    FrameRequest,
+    LeavesRequest,
+    decode_request,
+    encode_response,
+)
 from tapestry_p2p.gossip.header import DIFFERENCE, PROFILE, decode_signed
 from tapestry_p2p.gossip.identity import Identity, peer_id_of, public_key_of
 from tapestry_p2p.gossip.profile import Profile, encode_profile
@@ -278,9 +285,14 @@ class Node:
         if busy:
             return encode_response(FetchResponse("busy")), b""
         try:
-            response, body = self.copies.answer(decode_request(request))
+            asked = decode_request(request)
         except Malformed:
             return encode_response(FetchResponse("refused")), b""
+        response, body = self.copies.answer(asked)
+        if isinstance(asked, ChunkRequest):
+            self.transport.traffic.useful_sent += len(body)
+        elif isinstance(asked, FrameRequest | LeavesRequest):
+            self.transport.traffic.keyframe_sent += len(body)
         return encode_response(response), body
 
     # -- events and effects

@@ -102,6 +102,7 @@ class Control:
             "bytes_sent": traffic.sent,
             "bytes_received": traffic.received,
             "useful_bytes_sent": traffic.useful_sent,
+            "keyframe_bytes_sent": traffic.keyframe_sent,
             "node_rss_mb": round(memory_mb(), 1),
             "cpu_s": round(time.process_time(), 2),
         }

@@ -74,11 +74,13 @@ class Handlers(Protocol):
 
 @dataclass(slots=True)
 class Traffic:
-    """Bytes on the sockets, and which of the sent ones were entries or chunks of a stream."""
+    """Bytes on the sockets; of the sent ones, what the node says were entries and chunks of
+    streams, and what were whole copies (frames and their leaves)."""
 
     sent: int = 0
     received: int = 0
     useful_sent: int = 0
+    keyframe_sent: int = 0
 
 
 @dataclass
@@ -373,7 +375,6 @@ class Connection:
             for start in range(0, len(answer), WRITE_BYTES):
                 with _stall_guard():  # it may open its window by a byte every few seconds
                     await stream.write(answer[start : start + WRITE_BYTES])
-            self.raw.traffic.useful_sent += len(body)
         finally:
             self.serving -= 1
             if not self.serving:

@@ -13,6 +13,12 @@ from tapestry_p2p.daemon import node as module
 from tapestry_p2p.daemon.node import Node
 from tapestry_p2p.daemon.store import Store
 from tapestry_p2p.daemon.trainer import TrainedVector, Trainer
+from tapestry_p2p.gossip.fetch import (
+    ChunkRequest,
+    LeavesRequest,
+    ManifestRequest,
+    encode_request,
+)
 from tapestry_p2p.gossip.header import GENESIS
 from tapestry_p2p.mix.codec import Vector
 
@@ -123,3 +129,24 @@ async def test_news_are_mixed_after_a_restart_too(store: Store) -> None:
         assert list(node._unadded) == [1]
         node.stop()
         nursery.cancel_scope.cancel()
+
+
+@in_trio
+async def test_whole_copies_are_counted_apart_from_entries(store: Store) -> None:
+    async with trio.open_nursery() as nursery:
+        node = await made(nursery, store)
+        await node._one_round(cast(Trainer, Told()), trained(1, 1))
+        own, traffic = node.copies.own, node.transport.traffic
+        assert own is not None
+        before = traffic.useful_sent
+        leaves = LeavesRequest(node.key, own.seq, own.root)
+        _, body = await node.serve(b"peer", encode_request(leaves), False)
+        assert len(body) == traffic.keyframe_sent > 0
+        assert traffic.useful_sent == before
+        (name,) = next(iter(node.copies.chunks._own.values()))
+        _, chunk = await node.serve(b"peer", encode_request(ChunkRequest(name, 0, 10)), False)
+        assert traffic.useful_sent == before + len(chunk) == before + 10
+        await node.serve(b"peer", encode_request(ManifestRequest(MANIFEST.network_id)), False)
+        await node.serve(b"peer", b"junk", False)
+        assert (traffic.useful_sent, traffic.keyframe_sent) == (before + 10, len(body))
+        node.stop()
