@@ -330,7 +330,7 @@ async def test_what_was_made_for_a_life_that_is_over_is_not_sent(tmp_path: Path)
         await rounds.all_came.wait()
         ones = np.ones(PARAMETERS, np.float32)
         assert await trainer.correct(2, ones, trainer.life)
-        sent = []
+        sent: list[object] = []
         trainer._put = sent.append  # type: ignore[method-assign,assignment]
         assert not await trainer.correct(2, ones, trainer.life - 1)
         assert await trainer.add(ones, trainer.life - 1) == 0
