@@ -12,7 +12,7 @@ Vector = np.ndarray
 
 
 class World:
-    """Members on f_i = .5 ||x - c_i||^2, all-to-all, in one process; a step is one round of some."""
+    """Members on f_i = .5 ||x - c_i||^2, all-to-all, in one process."""
 
     def __init__(self, settings: LoomSettings, n: int, byzantine: int = 0, seed: int = 0) -> None:
         random = np.random.default_rng(seed)
@@ -151,7 +151,8 @@ def test_below_three_f_plus_one_nothing_is_mixed() -> None:
     y = world.train(0)
     vectors = {j: copy.vector for j, copy in world.copies[0].items()}
     mixing = world.looms[0].mix(y, vectors, 2)
-    assert mixing.report is None and not mixing.correction.any()
+    assert mixing.report is None
+    assert not mixing.correction.any()
 
 
 def test_a_silent_neighbour_leaves_the_mean_and_its_weight_stays_with_self() -> None:
@@ -159,12 +160,13 @@ def test_a_silent_neighbour_leaves_the_mean_and_its_weight_stays_with_self() -> 
     world.round([0, 1, 2])
     for _ in range(4):
         world.round([0, 1])
-    assert not world.looms[0].fresh(2) and world.looms[0].fresh(1)
+    assert not world.looms[0].fresh(2)
+    assert world.looms[0].fresh(1)
     vectors = {j: copy.vector for j, copy in world.copies[0].items()}
     mixing = world.looms[0].mix(world.looms[0].x, vectors, 2)
     assert mixing.authors == (1,)
     z = vectors[1] - (world.looms[0].own.vector)
-    ratio = np.linalg.norm(mixing.pulls[1]) / max(np.linalg.norm(z), 1e-9)
+    ratio = float(np.linalg.norm(mixing.pulls[1])) / max(float(np.linalg.norm(z)), 1e-9)
     assert ratio < 0.5  # 1/3 of about z, not 1/2
 
 

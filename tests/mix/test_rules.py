@@ -91,7 +91,8 @@ def test_one_attacker_moves_the_mean_anywhere_but_not_cs_plus() -> None:
     far = [*z[:5], np.full(6, 1e9, np.float32)]
     bounded, report = mix("cs_plus", far, equal_weights(6), 1)
     assert np.linalg.norm(bounded) <= np.linalg.norm(z[:5], axis=1).max()
-    assert report.clipped == 1 and report.coefficients[-1] < 1e-6
+    assert report.clipped == 1
+    assert report.coefficients[-1] < 1e-6
     assert np.linalg.norm(mix("mean", far, equal_weights(6), 1)[0]) > 1e8
 
 
@@ -101,8 +102,16 @@ def test_distances_survive_what_would_overflow_in_float32() -> None:
 
 @pytest.mark.parametrize(
     ("members", "f", "expected"),
-    [(5, 0, CERTIFIED), (6, 1, CERTIFIED), (5, 1, BEST_EFFORT), (4, 1, BEST_EFFORT)]
-    + [(3, 1, IMPOSSIBLE), (11, 2, CERTIFIED), (10, 2, BEST_EFFORT), (6, 2, IMPOSSIBLE)],
+    [
+        (5, 0, CERTIFIED),
+        (6, 1, CERTIFIED),
+        (5, 1, BEST_EFFORT),
+        (4, 1, BEST_EFFORT),
+        (3, 1, IMPOSSIBLE),
+        (11, 2, CERTIFIED),
+        (10, 2, BEST_EFFORT),
+        (6, 2, IMPOSSIBLE),
+    ],
 )
 def test_certificate(members: int, f: int, expected: str) -> None:
     assert certificate(members, f) == expected

@@ -29,7 +29,8 @@ def draw(report: dict[str, Any], path: Path) -> None:
     axes.margins(x=0.12)
     axes.spines[["top", "right"]].set_visible(False)
     handles = [axes.barh(0, 0, color=colour) for colour in (ALONE, TOGETHER)]
-    figure.legend(handles, ["each alone", "together"], loc="outside lower center", ncols=2)
+    labels = ["each alone", "together"]
+    figure.legend(handles=handles, labels=labels, loc="outside lower center", ncols=2)
     hostile = sum(row["byzantine"] for row in report["members"])
     axes.set_title(f"{len(rows)} honest members, {hostile} hostile", loc="left", fontsize=10)
     figure.savefig(path, format="svg", metadata={"Date": None})
