@@ -32,6 +32,8 @@ log = logging.getLogger("tapestry.fetcher")
 
 BUSY_WAIT_S = 0.005
 BUSY_TRIES = 400
+GENESIS_WAIT_S = 60.0  # below the protocol's deadline for a fetch; else a whole copy would be sent
+GENESIS_POLL_S = 0.1
 
 
 class Source(Protocol):
@@ -69,7 +71,7 @@ class Fetcher:
     async def entry(self, author: bytes, header: Header, sources: Sequence[bytes]) -> bytes:
         """Bring the author's copy from seq-1 to seq; its new root (b"" if the header has none)."""
         if header.kind == GENESIS:
-            return self._begin(author, header)
+            return await self._begin(author, header)
         followed = self.copies.followed.get(author)
         if followed is None or followed.seq != header.seq - 1:
             raise FetchError("root")
@@ -124,7 +126,11 @@ class Fetcher:
             return b"".join(got[index] for index in sorted(got))
         raise failed
 
-    def _begin(self, author: bytes, header: Header) -> bytes:
+    async def _begin(self, author: bytes, header: Header) -> bytes:
+        """Start a copy at the manifest's vector, which a trainer may still be making."""
+        with trio.move_on_after(GENESIS_WAIT_S):
+            while self.copies.genesis is None:
+                await trio.sleep(GENESIS_POLL_S)
         genesis = self.copies.genesis
         if genesis is None:
             raise FetchError("missing")

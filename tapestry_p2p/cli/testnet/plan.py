@@ -27,10 +27,10 @@ PRESETS: dict[str, dict[str, Any]] = {
     "base": {"layers": 4, "width": 72, "heads": 4, "context": 128, "batch_size": 16},  # 280,000
 }
 DEFAULT_PRESET = "small"
-# unless told otherwise, neighbours in this list have different scripts
+# unless told otherwise: most of the first have a relative among them, and strangers
 LANGUAGES = (
-    *("eng", "rus", "hin", "jpn", "arb", "ell_monotonic", "kor", "tha", "heb", "tam", "cmn_hans"),
-    *("ben", "amh", "fra", "ukr", "pes_1", "deu_1996", "kaz", "spa", "tur", "vie", "por_BR"),
+    *("eng", "rus", "fra", "ukr", "deu_1996", "ell_monotonic", "spa", "hin", "por_BR", "jpn"),
+    *("arb", "pes_1", "kor", "tha", "heb", "tam", "cmn_hans", "ben", "amh", "kaz", "tur", "vie"),
     *("swh", "ita", "nld", "pol", "ind", "yor"),
 )
 _ALIASES = {"batch": "batch_size", "lr": "learning_rate"}
