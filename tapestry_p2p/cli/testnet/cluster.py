@@ -104,7 +104,14 @@ class Member:
         for name in TALLIES:
             self._before[name] = self.tally(name)
         self.status, self.went = {}, False
+        self.let_go()
         self.start()
+
+    def let_go(self) -> None:
+        """Close our end of the tether: a node that still runs will end."""
+        if self.process is not None and self.process.stdin is not None:
+            with suppress(OSError):
+                self.process.stdin.close()
 
 
 def _python_path() -> str:
@@ -238,11 +245,9 @@ class Cluster:
     def stop(self) -> None:
         """End all: politely, then not."""
         for member in self.members:
-            if member.process is not None and member.process.stdin is not None:
-                with suppress(OSError):
-                    member.process.stdin.close()
-                with suppress(ProcessLookupError):
-                    member.process.terminate()
+            if member.process is not None:
+                member.let_go()
+                member.process.terminate()
         deadline = time.monotonic() + STOP_DEADLINE_S
         for member in self.members:
             if member.process is None:

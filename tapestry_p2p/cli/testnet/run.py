@@ -122,6 +122,9 @@ def _one(
                     **scores,
                     "sovereign": more["sovereign"],
                 }
+            for member in cluster.members:
+                if not member.status:  # died while the models were judged, and is back
+                    member.look()
             clock.lap("judge")
         clock.lap("stop")
     return _report(plan, rule, prepared, cluster, scores, equal, central)
