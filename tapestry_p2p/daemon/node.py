@@ -54,6 +54,7 @@ T = TypeVar("T")
 Mix = Callable[[Mapping[bytes, Vector], int], Mixing[bytes]]
 
 TICK_S = 0.25
+DIGEST_EVERY_S = 15.0  # heads are pushed; this heals what was missed, at some 400 bytes a peer
 DISK_RETRY_S = 2.0
 SAVE_S = 2.0  # for saving at the end; what is not saved then is replayed from the log
 SAVE_SHARE = 20  # saving may take 1/20 of the time
@@ -164,6 +165,7 @@ class Node:
             chunk_bytes_max=m.limits.chunk_bytes_max,
             all_to_all_max=m.mixing.all_to_all_max,
             entries_per_minute_max=m.limits.entries_per_minute_max,
+            digest_every_s=DIGEST_EVERY_S,
             bootstrap=tuple((key, tuple(found)) for key, found in bootstrap.items()),
         )
         return Protocol(
