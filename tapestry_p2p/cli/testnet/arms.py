@@ -8,6 +8,7 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -39,33 +40,37 @@ def judge_baselines(
     plan: Plan, prepared: Prepared, members: list[Member]
 ) -> tuple[dict[str, dict[str, Scores]], Scores, Scores]:
     """(alone and sovereign by arm and peer id, untrained, central); trained as they are asked."""
-    with _pool(1) as pool, Central(plan, prepared) as central:
-        asked = pool.submit(central.judge)
+    with _asking(1) as (pool, given_up), Central(plan, prepared) as central:
+        asked = pool.submit(central.judge, given_up)
         untrained = next(iter(_everywhere(members[:1], "untrained").values()))
         found = {arm: _everywhere(members, arm) for arm in BASELINES}
         return found, untrained, asked.result()
 
 
 @contextmanager
-def _pool(workers: int) -> Iterator[ThreadPoolExecutor]:
-    """Threads that nobody waits for when something went wrong: they end with who they ask."""
-    pool = ThreadPoolExecutor(max(1, workers))
+def _asking(workers: int) -> Iterator[tuple[ThreadPoolExecutor, threading.Event]]:
+    """Threads that ask, and the event by which they give up.
+
+    Nobody waits for them when something went wrong: they end with those whom they ask.
+    """
+    pool, given_up = ThreadPoolExecutor(max(1, workers)), threading.Event()
     try:
-        yield pool
+        yield pool, given_up
     finally:
+        given_up.set()
         pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _everywhere(members: list[Member], arm: str) -> dict[str, Scores]:
-    with _pool(len(members)) as pool:
+    with _asking(len(members)) as (pool, given_up):
         jobs = {
-            member.home.peer_id: pool.submit(ask_arm, member.home.paths.text_socket, arm)
+            member.home.peer_id: pool.submit(ask_arm, member.home.paths.text_socket, arm, given_up)
             for member in members
         }
         return {peer_id: job.result() for peer_id, job in jobs.items()}
 
 
-def ask_arm(text_socket: Path, arm: str) -> Scores:
+def ask_arm(text_socket: Path, arm: str, given_up: threading.Event) -> Scores:
     """One arm of one trainer; a trainer that dies meanwhile is asked again when it is back.
 
     Where a task has no bits per byte, its loss stands in their place. TapestryError if the
@@ -77,9 +82,9 @@ def ask_arm(text_socket: Path, arm: str) -> Scores:
             scores = ask(text_socket, {"do": "arm", "name": arm}, ARM_TIMEOUT_S)
             return {**scores, "bits_per_byte": scores["bits_per_byte"] or scores["loss"]}
         except TapestryError as error:
-            if error.exit_code != NO_DAEMON or time.monotonic() > deadline:
+            late = time.monotonic() > deadline or given_up.wait(0.5)
+            if error.exit_code != NO_DAEMON or late:
                 raise
-        time.sleep(0.5)
 
 
 class Central:
@@ -131,13 +136,14 @@ class Central:
         self._process.kill()
         self._process.wait()
 
-    def judge(self) -> Scores:
+    def judge(self, given_up: threading.Event) -> Scores:
         """Train and judge it: all languages count."""
         deadline = time.monotonic() + START_TIMEOUT_S
         while not self._socket.exists():
-            if self._process.poll() is not None or time.monotonic() > deadline:
+            late = time.monotonic() > deadline or given_up.is_set()
+            if self._process.poll() is not None or late:
                 raise TapestryError(
                     f"the central trainer did not start; see {self._folder}", FAILURE
                 )
             time.sleep(0.1)
-        return ask_arm(self._socket, "alone")
+        return ask_arm(self._socket, "alone", given_up)
