@@ -236,5 +236,14 @@ def _need_addresses(key: str, texts: list[str], *, with_peer: bool = False) -> N
         raise ValueError(f"{key}: {len(texts)} > {ADDRESSES_MAX}, the most")
     for text in texts:
         address = parse_address(text)
-        if with_peer and not address.peer_id:
-            raise ValueError(f"{key}: {text!r} does not end in /p2p/ID")
+        if with_peer:
+            _need_peer(key, text, address.peer_id)
+
+
+def _need_peer(key: str, text: str, peer_id: str) -> None:
+    from tapestry_p2p.gossip.identity import public_key_of  # 40 ms that most verbs do not need
+
+    try:
+        public_key_of(peer_id)
+    except ValueError as error:
+        raise ValueError(f"{key}: {text!r} does not end in /p2p/ID, a member's id") from error

@@ -24,11 +24,11 @@ from tapestry_p2p.daemon.keyfile import load_key
 from tapestry_p2p.daemon.manifest import Manifest, load_manifest, task_file
 from tapestry_p2p.daemon.node import Node, NodeOptions
 from tapestry_p2p.daemon.paths import Paths
-from tapestry_p2p.daemon.recovery import recover
+from tapestry_p2p.daemon.recovery import Recovered, recover
 from tapestry_p2p.daemon.status import Control
 from tapestry_p2p.daemon.store import Store
 from tapestry_p2p.daemon.trainer import Trainer
-from tapestry_p2p.errors import TapestryError
+from tapestry_p2p.errors import BAD_CONFIG, TapestryError
 from tapestry_p2p.gossip.identity import Identity
 
 log = logging.getLogger("tapestry")
@@ -153,6 +153,7 @@ async def _main(
     configure: dict[str, Any],
 ) -> None:
     found = recover(store, manifest.schema.parameters, manifest.limits.norm_max)
+    _need_network(found, manifest.network_id)
     attack = config.testing.attack
 
     def make_trainer(node: Node) -> Trainer:
@@ -184,6 +185,18 @@ async def _main(
         if attack:
             nursery.start_soon(Attacker(node, attack).run)
         log.info("running as %s", node.identity.peer_id)
+
+
+def _need_network(found: Recovered, network_id: bytes) -> None:
+    """Refuse to go on with a stream in another network: neither would take what comes of it."""
+    for signed in found.known.own:
+        if signed.header.network != network_id:
+            raise TapestryError(
+                f"this member's stream is of network {signed.header.network.hex()[:16]},"
+                f" network.toml is {network_id.hex()[:16]}: put the old one back, or make another"
+                " member for the new one (tapestry join in another TAPESTRY_HOME)",
+                BAD_CONFIG,
+            )
 
 
 async def _obey_signals(node: Node) -> None:
