@@ -442,18 +442,20 @@ class Transport:
 
     async def serve(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Accept and run connections until cancelled; then stop listening and cut them all."""
-        async with trio.open_nursery() as nursery:
-            self._nursery = nursery
-            for listener in self._listeners:
-                nursery.start_soon(self._accept_from, listener)
-            task_status.started()
-            try:
-                await trio.sleep_forever()
-            finally:
+        try:
+            async with trio.open_nursery() as nursery:
+                self._nursery = nursery
                 for listener in self._listeners:
-                    listener.socket.close()
-                for connection in list(self.connections.values()):
-                    connection.raw.cut()
+                    nursery.start_soon(self._accept_from, listener)
+                task_status.started()
+                try:
+                    await trio.sleep_forever()
+                finally:
+                    for connection in list(self.connections.values()):
+                        connection.raw.cut()
+        finally:
+            for listener in self._listeners:
+                listener.socket.close()
 
     async def dial(self, peer: bytes, addresses: Sequence[Address]) -> bool:
         """Connect to ``peer`` at the first address that answers; whether one did."""
