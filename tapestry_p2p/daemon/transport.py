@@ -429,8 +429,7 @@ class Transport:
             try:
                 found = await trio.open_tcp_listeners(address.port, host=address.host)
             except (OSError, ValueError) as error:  # ValueError: no host's name
-                for listener in self._listeners:
-                    listener.socket.close()
+                self._close_listeners()
                 raise TapestryError(
                     f"cannot listen on {address}: {getattr(error, 'strerror', '') or error}; "
                     "choose another port in [listen] addresses",
@@ -454,8 +453,12 @@ class Transport:
                     for connection in list(self.connections.values()):
                         connection.raw.cut()
         finally:
-            for listener in self._listeners:
-                listener.socket.close()
+            self._close_listeners()
+
+    def _close_listeners(self) -> None:
+        while self._listeners:
+            self._listeners.pop().socket.close()
+        self.addresses.clear()
 
     async def dial(self, peer: bytes, addresses: Sequence[Address]) -> bool:
         """Connect to ``peer`` at the first address that answers; whether one did."""
