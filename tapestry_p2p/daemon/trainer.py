@@ -186,6 +186,9 @@ class Trainer:
         except (link.LinkError, OSError) as error:
             log.warning("trainer: %s", error)
             code = "link"
+        except TapestryError:
+            process.kill()  # it would save another model's state over that of ours
+            raise
         finally:
             self._sock = None
             self.state.running = False
