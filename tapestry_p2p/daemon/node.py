@@ -27,7 +27,7 @@ from tapestry_p2p.daemon.store import FollowedCopy, LoggedEntry, Store
 from tapestry_p2p.daemon.tap import Tap
 from tapestry_p2p.daemon.trainer import STOP_S, TrainedVector, Trainer
 from tapestry_p2p.daemon.transport import Transport, TransportError
-from tapestry_p2p.daemon.voice import OwnVoice, SilencedError
+from tapestry_p2p.daemon.voice import ASK_DEADLINE_S, SETTLE_S, OwnVoice, SilencedError
 from tapestry_p2p.errors import REFUSED, TapestryError
 from tapestry_p2p.gossip import effects as ef
 from tapestry_p2p.gossip import events as ev
@@ -372,6 +372,8 @@ class Node:
             payload = self._payload if signed.header.kind == DIFFERENCE else effect.payload
             entry = LoggedEntry(effect.seq, effect.data, payload)
             await self._until_stored(functools.partial(self.store.append_entry, entry))
+            if self.tap is not None:
+                self.tap.signed(effect.data)
             self.entries_published += 1
             if signed.header.kind == DIFFERENCE:
                 self.entry_bytes += len(effect.data) + len(payload)
@@ -454,6 +456,8 @@ class Node:
         self._unapplied.clear()
         self._unadded.clear()
         await self.go.wait()
+        with trio.move_on_after(ASK_DEADLINE_S + SETTLE_S):  # a round now would be kept back
+            await self._may_speak()
         steps = self.options.inner_steps or self.manifest.training.inner_steps
         await trainer.start(loom.latest, self.round, self.round * steps)
         last = self.options.rounds

@@ -1,6 +1,7 @@
 """Copies of every byte that crosses a wall of the node, for tests of what must never leave.
 
-Knows files and names of walls, nothing of what the bytes mean. Never on in a real member.
+Knows files and names of walls, nothing of what the bytes mean. Beside the walls it keeps every
+entry that the node signed and stored; its log forgets the older ones. Never on in a real member.
 """
 
 from pathlib import Path
@@ -10,6 +11,8 @@ from typing import BinaryIO
 RAW_SENT, RAW_RECEIVED = "raw-sent", "raw-received"
 PLAIN_SENT, PLAIN_RECEIVED = "plain-sent", "plain-received"
 LINK_SENT, LINK_RECEIVED = "link-sent", "link-received"
+SIGNED = "signed.log"
+LENGTH_BYTES = 4
 
 
 class Tap:
@@ -25,6 +28,11 @@ class Tap:
         if wall not in self._files:
             self._files[wall] = open(self._folder / wall, "ab", buffering=0)  # noqa: SIM115
         self._files[wall].write(data)
+
+    def signed(self, entry: bytes) -> None:
+        """Note the signed header of an own entry that is stored, and not yet shown to anybody."""
+        with (self._folder / SIGNED).open("ab") as file:
+            file.write(len(entry).to_bytes(LENGTH_BYTES) + entry)
 
     def close(self) -> None:
         """Close the files."""

@@ -18,6 +18,7 @@ from typing import Any
 
 from tapestry_p2p.daemon.ask import ask
 from tapestry_p2p.daemon.store import Store
+from tapestry_p2p.daemon.tap import LENGTH_BYTES, SIGNED
 from tapestry_p2p.data import udhr
 from tapestry_p2p.errors import TapestryError
 from tapestry_p2p.gossip.header import Header, decode_signed
@@ -116,23 +117,32 @@ def answered(home: Path, verb: str) -> dict[str, Any]:
 # ---- what a member signed ------------------------------------------------------------------------
 
 
-def signed_by(home: Path, scratch: Path) -> list[Header]:
-    """The headers in a member's log, read from a copy of it while the member runs."""
-    shutil.rmtree(scratch, ignore_errors=True)
-    scratch.mkdir(parents=True)
-    with suppress(FileNotFoundError):
-        shutil.copy(home / "state" / "store" / "own.log", scratch / "own.log")
-    store = Store(scratch, 16)
+def tap_of(home: Path) -> dict[str, str]:
+    """The environment that makes a member's node copy all that crosses its walls."""
+    return {"TAPESTRY_TESTING__TAP": str(home / "tap")}
+
+
+def signed_by(home: Path) -> list[Header]:
+    """Every header that a tapped member ever signed and stored, in order."""
     try:
-        state = store.load_own()
-        return [] if state is None else [decode_signed(e.signed).header for e in state.entries]
-    finally:
-        store.close()
+        data = (home / "tap" / SIGNED).read_bytes()
+    except FileNotFoundError:
+        return []
+    found, at = [], 0
+    while at + LENGTH_BYTES <= len(data):
+        end = at + LENGTH_BYTES + int.from_bytes(data[at : at + LENGTH_BYTES])
+        if end > len(data):
+            break  # being written
+        found.append(decode_signed(data[at + LENGTH_BYTES : end]).header)
+        at = end
+    return found
 
 
 def payloads_of(home: Path, scratch: Path) -> list[bytes]:
-    """The payloads of a member's last entries."""
-    signed_by(home, scratch)
+    """The payloads of a member's last entries, read from a copy of its log."""
+    shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir(parents=True)
+    shutil.copy(home / "state" / "store" / "own.log", scratch / "own.log")
     store = Store(scratch, 16)
     try:
         state = store.load_own()

@@ -26,6 +26,7 @@ from integration_kit import (
     members,
     payloads_of,
     signed_by,
+    tap_of,
     traces,
     until,
     write_texts,
@@ -34,6 +35,7 @@ from integration_kit import (
 from tapestry_p2p.cli.testnet import run as testnet
 from tapestry_p2p.cli.testnet.homes import Prepared, prepare
 from tapestry_p2p.cli.testnet.plan import Plan, make_plan
+from tapestry_p2p.daemon.tap import SIGNED
 from tapestry_p2p.gossip.header import DIFFERENCE, Header
 
 pytestmark = pytest.mark.integration
@@ -51,7 +53,6 @@ class Seen:
     out: Path
     report: dict[str, Any] = field(default_factory=dict)
     killed: dict[str, tuple[str, int]] = field(default_factory=dict)  # name -> what, round
-    headers: dict[str, list[Header]] = field(default_factory=lambda: defaultdict(list))
     answers: list[str] = field(default_factory=list)
     status_s: list[float] = field(default_factory=list)
     rss_mb: list[float] = field(default_factory=list)
@@ -82,11 +83,10 @@ class Seen:
             others = [answered(home, verb) for verb in ("peers", "copies", "invite")]
             self.answers += map(str, [status, *others])
 
-    def read_logs(self) -> None:
-        """What every member has signed by now; a log forgets what is older than its ring."""
-        for row in members(self.out):
-            found = signed_by(Path(row["home"]), self.out / "scratch")
-            self.headers[row["name"]] += found
+    @property
+    def headers(self) -> dict[str, list[Header]]:
+        """What every member has signed."""
+        return {row["name"]: signed_by(Path(row["home"])) for row in members(self.out)}
 
     def kill(self, number: int, what: str) -> None:
         """SIGKILL a member's ``pid`` or ``trainer_pid``."""
@@ -108,7 +108,7 @@ def tapped(plan: Plan, rule: str, folder: Path) -> Prepared:
     """As the testnet prepares its members, and each copies all that crosses its walls."""
     prepared = prepare(plan, rule, folder)
     for home in prepared.homes:
-        home.environment["TAPESTRY_TESTING__TAP"] = str(home.paths.config / "tap")
+        home.environment.update(tap_of(home.paths.config))
     return prepared
 
 
@@ -146,23 +146,13 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> Seen:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(testnet, "prepare", tapped)
         thread = threading.Thread(target=run)
-        reader = threading.Thread(target=read, args=(seen, thread))
         thread.start()
-        reader.start()
         try:
             play(seen, thread)
         finally:
             thread.join()
-            reader.join()
     assert not failed, failed[0]
     return seen
-
-
-def read(seen: Seen, thread: threading.Thread) -> None:
-    while thread.is_alive():
-        seen.read_logs()
-        time.sleep(0.3)
-    seen.read_logs()
 
 
 def play(seen: Seen, thread: threading.Thread) -> None:
@@ -253,7 +243,7 @@ def test_the_members_really_train_on_the_records(seen: Seen) -> None:
 def test_the_tap_sees_what_crosses(seen: Seen) -> None:
     """Every wall has bytes; entries are in the plain ones and, encrypted, not in the raw ones."""
     for home in seen.homes:
-        walls = {path.name: path.read_bytes() for path in (home / "tap").iterdir()}
+        walls = {p.name: p.read_bytes() for p in (home / "tap").iterdir() if p.name != SIGNED}
         assert len(walls) == 6
         assert all(len(data) > 1000 for data in walls.values())
         sent = [p for p in payloads_of(home, seen.out / "scratch") if p in walls["plain-sent"]]

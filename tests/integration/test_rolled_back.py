@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from integration_kit import TINY, answered, signed_by, until
+from integration_kit import TINY, answered, signed_by, tap_of, until
 
 from tapestry_p2p.cli.testnet.cluster import Cluster, Member
 from tapestry_p2p.cli.testnet.homes import prepare
@@ -17,20 +17,20 @@ from tapestry_p2p.gossip.header import RESUME, Header
 pytestmark = pytest.mark.integration
 
 LONG, LATER = 12, 30  # rounds before the backup is made, and before it is restored
-ROUNDS = 45
+ROUNDS = 60
 
 
 class Watched:
     """A cluster of three, and every header that its first member signed."""
 
-    def __init__(self, cluster: Cluster, scratch: Path) -> None:
-        self.cluster, self.scratch = cluster, scratch
+    def __init__(self, cluster: Cluster) -> None:
+        self.cluster = cluster
         self.first, *self.others = cluster.members
         self.headers: dict[tuple[bytes, int], set[Header]] = defaultdict(set)
 
     def look(self) -> dict[str, Any]:
         home = self.first.home.paths.config
-        for header in signed_by(home, self.scratch):
+        for header in signed_by(home):
             self.headers[header.incarnation, header.seq].add(header)
         return answered(home, "status")
 
@@ -70,6 +70,8 @@ def cluster(tmp_path: Path) -> Cluster:
         out=tmp_path / "out",
     )
     prepared = prepare(plan, plan.rule, plan.out / "run")
+    for home in prepared.homes:
+        home.environment.update(tap_of(home.paths.config))
     register = plan.out / "members.json"
     return Cluster(prepared.homes, register, watch=lambda members: None)
 
@@ -77,7 +79,7 @@ def cluster(tmp_path: Path) -> Cluster:
 def test_a_restored_backup_resumes_and_forks_nothing(cluster: Cluster, tmp_path: Path) -> None:
     with cluster:
         cluster.wait_until_ready()
-        watched = Watched(cluster, tmp_path / "scratch")
+        watched = Watched(cluster)
         first = watched.first
         state = first.home.paths.state
         until(lambda: watched.round() >= LONG, f"round {LONG}")
