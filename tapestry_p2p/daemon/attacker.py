@@ -40,10 +40,10 @@ class Attacker:
 
     async def run(self) -> None:
         """Until cancelled."""
-        await self._node.adopt_genesis()
+        await self._node.rounds.adopt_genesis()
         while True:
             await self._next_round()
-            await self._publish(self._node.round + 1)
+            await self._publish(self._node.rounds.round + 1)
 
     async def _next_round(self) -> None:
         """Until all have moved on, or some have and patience ends."""
@@ -62,14 +62,14 @@ class Attacker:
         node, codec = self._node, self._node.manifest.streams.codec
         own, genesis = node.copies.own, node.copies.genesis
         vectors = list(node.copies.vectors().values())
-        if own is None or genesis is None or not vectors or not node.go.is_set():
+        if own is None or genesis is None or not vectors or not node.rounds.go.is_set():
             return
         async with node.fetcher.mixing:
             target = self._attack(genesis.vector, np.stack(vectors))
             payload = encode(codec, (target - own.copy.vector).astype(np.float32))
             difference = Difference(payload, decode(codec, payload, len(own.copy)))
             with contextlib.suppress(SilencedError):  # after a restart it asks first, as all do
-                await node.publish_difference(difference, round_, 0)
+                await node.rounds.publish_difference(difference, round_, 0)
                 own.copy.add(difference.vector)
-                node.round = round_
-                await node.save_own(throttled=True)
+                node.rounds.round = round_
+                await node.rounds.save(throttled=True)

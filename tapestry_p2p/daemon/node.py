@@ -1,33 +1,32 @@
-"""The node: wires protocol, Loom, copies, store, transport and trainer together. Decides little.
+"""The node: wires protocol, rounds, copies, store, transport and trainer together. Decides little.
 
 One owner of all state; one order of effects: whatever the protocol asks for is performed one by
 one, and what must be durable is on disk before the next. Three loops: foreign events, trained
-vectors, time. Rounds and copies take turns on one lock (``fetcher.mixing``).
+vectors (rounds.py), time.
 """
 
 import contextlib
 import functools
 import logging
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
-from typing import Any, TypeVar
 
-import numpy as np
 import trio
 
 from tapestry_p2p.daemon.address import Address, parse_address
 from tapestry_p2p.daemon.copies import Copies, Followed, copy_root, split
+from tapestry_p2p.daemon.disk import Disk
 from tapestry_p2p.daemon.fetcher import Fetcher, FetchError
 from tapestry_p2p.daemon.manifest import Manifest, dump_manifest
 from tapestry_p2p.daemon.recovery import Recovered
+from tapestry_p2p.daemon.rounds import Pace, Rounds
 from tapestry_p2p.daemon.store import FollowedCopy, LoggedEntry, Store
 from tapestry_p2p.daemon.tap import Tap
-from tapestry_p2p.daemon.trainer import STOP_S, TrainedVector, Trainer
+from tapestry_p2p.daemon.trainer import STOP_S, Trainer
 from tapestry_p2p.daemon.transport import Transport, TransportError
-from tapestry_p2p.daemon.voice import ASK_DEADLINE_S, SETTLE_S, OwnVoice, SilencedError
+from tapestry_p2p.daemon.voice import SilencedError
 from tapestry_p2p.errors import REFUSED, TapestryError
 from tapestry_p2p.gossip import effects as ef
 from tapestry_p2p.gossip import events as ev
@@ -45,24 +44,15 @@ from tapestry_p2p.gossip.identity import Identity, peer_id_of, public_key_of
 from tapestry_p2p.gossip.profile import Profile, encode_profile
 from tapestry_p2p.gossip.protocol import Protocol
 from tapestry_p2p.gossip.settings import Settings
-from tapestry_p2p.mix.codec import Vector, payload_bytes
+from tapestry_p2p.mix.codec import payload_bytes
 from tapestry_p2p.mix.copy import PublicCopy
-from tapestry_p2p.mix.loom import Difference, Loom, LoomSettings, Mixing
 
 log = logging.getLogger("tapestry.node")
-T = TypeVar("T")
-Mix = Callable[[Mapping[bytes, Vector], int], Mixing[bytes]]
 
 TICK_S = 0.25
 DIGEST_EVERY_S = 15.0  # heads are pushed; this heals what was missed, at some 400 bytes a peer
-DISK_RETRY_S = 2.0
 SAVE_S = 2.0  # for saving at the end; what is not saved then is replayed from the log
-SAVE_SHARE = 20  # saving may take 1/20 of the time
 COPIES_EVERY_S = 30.0
-ROOT_ALWAYS_BELOW = 10_000_000  # parameters; larger copies state a root every keyframe_every
-NEWS_SHARE = 1 / 8  # of a round: news of neighbours is mixed at most so often
-NEWS_MIN_S = 0.02
-THREAD_ABOVE = 500_000  # parameters; smaller rounds are quicker than a thread switch
 EVENTS_MAX = 4096
 
 
@@ -100,13 +90,7 @@ class Node:
         self.store = store
         self.key = identity.public_key
         self.started_at = 0.0
-        self.loom: Loom[bytes] | None = None
-        self.round = recovered.round
-        self.fault = ""  # what keeps us from working right now, in plain words
-        self.finished = trio.Event()
-        self.go = trio.Event()
-        if not options.wait:
-            self.go.set()
+        self.disk = Disk(store.directory)
         self.entries_published = 0
         self.entry_bytes = 0  # own headers and payloads of differences
         self.payload_bytes = 0
@@ -135,17 +119,20 @@ class Node:
         self._effects = trio.Lock()
         self._stop = trio.Event()
         self._nursery: trio.Nursery | None = None
-        self._payload = b""
-        self._unapplied: dict[int, Vector] = {}
-        self._unadded: dict[int, Vector] = {}
         self._held: dict[bytes, list[tuple[str, bytes]]] = {}
-        self._saved_at = self._save_took = 0.0
-        self._greeted = trio.Event()
-        self.voice = self._make_voice(recovered.rolled_back)
-        self._moved = trio.Event()  # a copy moved since news were last mixed
-        self._rounding = trio.Lock()
-        self._round_s = 0.0
-        self.mixed: dict[str, Any] = {"authors": [], "tau": None}
+        self.rounds = Rounds(
+            manifest,
+            Pace(options.inner_steps, options.rounds, options.wait),
+            self.protocol,
+            self.copies,
+            self.fetcher,
+            store,
+            self.disk,
+            recovered,
+            self.act,
+            self._publish_profile,
+        )
+        self.voice = self.rounds.voice
 
     # -- life
 
@@ -178,18 +165,6 @@ class Node:
             mute=recovered.seq >= 0 or recovered.rolled_back,
         )
 
-    def _make_voice(self, rolled_back: bool) -> OwnVoice:
-        return OwnVoice(
-            self.protocol,
-            self.copies,
-            self.fetcher.mixing,
-            self._greeted,
-            self.act,
-            self.save_own,
-            lambda: self.round,
-            rolled_back,
-        )
-
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Listen, gossip, train, mix; until ``stop``. Raises TapestryError for the operator."""
         self.started_at = trio.current_time()
@@ -202,8 +177,8 @@ class Node:
             nursery.start_soon(self._ticker)
             nursery.start_soon(self._keep_copies)
             if self.trainer is not None:
-                nursery.start_soon(self._round_loop, self.trainer)
-                nursery.start_soon(self._news_loop, self.trainer)
+                nursery.start_soon(self.rounds.keep_up, self.trainer)
+                nursery.start_soon(self.rounds.mix_news, self.trainer)
                 nursery.start_soon(self.trainer.run)
             if self.protocol.mute:
                 nursery.start_soon(self.voice.ask_then_speak)
@@ -241,7 +216,7 @@ class Node:
                 await self.trainer.stopped.wait()
         with trio.CancelScope(shield=True, deadline=trio.current_time() + SAVE_S):
             async with self.fetcher.mixing:
-                await self.save_own()
+                await self.rounds.save()
                 await self._save_copies()
 
     def _restore_copies(self) -> None:
@@ -303,7 +278,7 @@ class Node:
         async for event in self._events_out:
             await self.act(event)
             if self.protocol.greeted():
-                self._greeted.set()
+                self.rounds.greeted.set()
 
     async def _ticker(self) -> None:
         while True:
@@ -334,8 +309,8 @@ class Node:
             case ef.Persist():
                 await self._persist(effect)
             case ef.Arrived(author, seq):
-                if self.loom is not None:
-                    self.loom.arrived(author, seq)
+                if self.rounds.loom is not None:
+                    self.rounds.loom.arrived(author, seq)
             case ef.Fetch() | ef.FetchKeyframe():
                 self._nursery.start_soon(self._fetch, effect)
             case ef.Advanced(author, signed):
@@ -369,9 +344,9 @@ class Node:
     async def _persist(self, effect: ef.Persist) -> None:
         if effect.record == "own":
             signed = decode_signed(effect.data)
-            payload = self._payload if signed.header.kind == DIFFERENCE else effect.payload
+            payload = self.rounds.payload if signed.header.kind == DIFFERENCE else effect.payload
             entry = LoggedEntry(effect.seq, effect.data, payload)
-            await self._until_stored(functools.partial(self.store.append_entry, entry))
+            await self.disk.write(functools.partial(self.store.append_entry, entry))
             if self.tap is not None:
                 self.tap.signed(effect.data)
             self.entries_published += 1
@@ -379,21 +354,9 @@ class Node:
                 self.entry_bytes += len(effect.data) + len(payload)
                 self.payload_bytes += len(payload)
         else:
-            await self._until_stored(
+            await self.disk.write(
                 functools.partial(self.store.save_known, self.protocol.snapshot().encode())
             )
-
-    async def _until_stored(self, write: Callable[[], None]) -> None:
-        """Write, in a thread; while the disk refuses, say so and try again."""
-        while True:
-            try:
-                await trio.to_thread.run_sync(write)
-                self.fault = ""
-                return
-            except OSError as error:
-                self.fault = f"cannot write to {self.store.directory}: {error.strerror}"
-                log.error("%s; trying again", self.fault)
-                await trio.sleep(DISK_RETRY_S)
 
     async def _dial(self, peer: bytes, addresses: tuple[str, ...]) -> None:
         parsed = []
@@ -416,9 +379,9 @@ class Node:
                 root = await self.fetcher.entry(author, header, effect.sources)
             else:
                 root = await self.fetcher.whole(author, header, effect.sources)
-            if self.loom is not None:
-                self.loom.decoded(author, header.seq)
-            self._moved.set()
+            if self.rounds.loom is not None:
+                self.rounds.loom.decoded(author, header.seq)
+            self.rounds.moved.set()
             event = ev.Applied(author, header.seq, root, trio.current_time())
         except FetchError as error:
             log.debug("entry %d of %s: %s", header.seq, author.hex()[:8], error.reason)
@@ -427,8 +390,8 @@ class Node:
 
     def _forget(self, author: bytes) -> None:
         self.copies.followed.pop(author, None)
-        if self.loom is not None:
-            self.loom.forget(author)
+        if self.rounds.loom is not None:
+            self.rounds.loom.forget(author)
         self.store.drop_copy(author)
 
     # -- our own stream
@@ -445,227 +408,12 @@ class Node:
                     ev.Publish(PROFILE, now, root=root, payload=encode_profile(profile))
                 )
 
-    async def begin(self, trainer: Trainer, genesis: Vector) -> None:
-        """A trainer said hello: settle the genesis, then tell it where to start."""
-        if not self.copies.set_genesis(genesis):
-            log.warning("this machine makes another first vector; fetching the network's")
-            await self._fetch_genesis()
-        await self.settle_stream()
-        loom = self.loom
-        assert loom is not None
-        self._unapplied.clear()
-        self._unadded.clear()
-        await self.go.wait()
-        with trio.move_on_after(ASK_DEADLINE_S + SETTLE_S):  # a round now would be kept back
-            await self._may_speak()
-        steps = self.options.inner_steps or self.manifest.training.inner_steps
-        await trainer.start(loom.latest, self.round, self.round * steps)
-        last = self.options.rounds
-        if last and self.round >= last:
-            self.finished.set()
-        else:
-            await trainer.train(self.round + 1, steps, last)
-
-    async def adopt_genesis(self) -> None:
-        """Take the first vector from peers and begin our stream: a member without a trainer."""
-        await self._fetch_genesis()
-        await self.settle_stream()
-
-    async def settle_stream(self) -> None:
-        """Genesis is known: take up our stream, or begin one."""
-        assert self.copies.genesis is not None
-        if self.loom is not None:
-            return
-        own, x = self.copies.own, self._recovered.x
-        if own is None or x is None:
-            own = Followed(
-                -1, PublicCopy(self.copies.genesis.vector), copy_root(self.copies.genesis)
-            )
-            x = self.copies.genesis.vector
-            self.copies.own = own
-        self.loom = Loom(self._loom_settings(), x, own.copy)
-        for author, followed in self.copies.followed.items():
-            self.loom.decoded(author, followed.seq)
-        async with self.fetcher.mixing:
-            with contextlib.suppress(SilencedError):  # we then ask, and resume
-                await self.voice.begin(own)
-        await self._publish_profile()
-
     @property
     def settled(self) -> bool:
         """Whether all news of neighbours are mixed and added."""
-        busy = self._moved.is_set() or self._rounding.locked()
-        return not busy and not (self.trainer and self.trainer.adding)
+        return self.rounds.settled and not (self.trainer and self.trainer.adding)
 
-    def _loom_settings(self) -> LoomSettings:
-        m = self.manifest
-        mixing = m.mixing
-        return LoomSettings(
-            rule=mixing.rule,
-            f=mixing.f,
-            gamma=mixing.gamma,
-            mu=mixing.mu,
-            rho=mixing.rho,
-            codec=m.streams.codec,
-            ttl=m.streams.ttl,
-            view=mixing.view,
-        )
-
-    async def _fetch_genesis(self) -> None:
-        root = bytes.fromhex(self.manifest.genesis.root)
-        while True:
-            await self._greeted.wait()
-            try:
-                data = await self.fetcher.keyframe(self.key, 0, root, self.protocol.greeted())
-                if self.copies.set_genesis(np.frombuffer(data, "<f4").astype(np.float32)):
-                    return
-            except FetchError as error:
-                log.info("nobody could give us the first vector yet: %s", error.reason)
-            await trio.sleep(1.0)
-
-    # -- rounds
-
-    async def _round_loop(self, trainer: Trainer) -> None:
-        async for trained in trainer.vectors():
-            async with self._rounding:
-                while True:
-                    with contextlib.suppress(SilencedError):  # just now: it is kept back
-                        await self._one_round(trainer, trained)
-                        break
-
-    async def _one_round(self, trainer: Trainer, trained: TrainedVector) -> None:
-        """Mix what was trained, publish the difference, hand back the correction."""
-        record, loom = trained.record, self.loom
-        if loom is None or trained.life != trainer.life:
-            return
-        self._unapplied = {s: c for s, c in self._unapplied.items() if s > record["applied"]}
-        y = trained.vector.copy()
-        self._unadded = {s: c for s, c in self._unadded.items() if s > record["added"]}
-        for pending in (*self._unapplied.values(), *self._unadded.values()):
-            y += pending
-        round_ = record["round"]
-        last = round_ == self.options.rounds
-        if last:  # no later difference would hold it
-            await self._may_speak()
-            if trained.life != trainer.life:
-                return  # its next life trains this round again
-        if self.voice.is_silent():
-            loom.x = loom.latest = (
-                y  # trained on, published nothing: the next difference holds it all
-            )
-            await trainer.correct(record["seq"], np.zeros_like(y), trained.life)
-            if last:
-                self.finished.set()
-            return
-        await self._publish_round(loom, y, round_, record["tokens"])
-        correction = await self._mix(loom, functools.partial(loom.mix, y))
-        if await trainer.correct(record["seq"], correction, trained.life):
-            self._unapplied[record["seq"]] = correction
-        self._round_s = record["seconds"]
-        if last:
-            self.finished.set()
-
-    async def _may_speak(self) -> None:
-        """Wait until we may publish, or never may again."""
-        while self.voice.is_silent() and not self.protocol.stopped:
-            await trio.sleep(TICK_S)
-
-    async def _news_loop(self, trainer: Trainer) -> None:
-        """Mix what neighbours publish between our rounds; the trainer adds it when it can."""
-        while True:
-            await self._moved.wait()
-            await trio.sleep(max(NEWS_MIN_S, NEWS_SHARE * self._round_s))
-            async with self._rounding:
-                self._moved = trio.Event()
-                loom = self.loom
-                if loom is None or not (loom.rounds or self.round) or self.voice.is_silent():
-                    continue
-                life = trainer.life
-                addition = await self._mix(loom, loom.mix_news)
-                number = await trainer.add(addition, life)
-                if number:
-                    self._unadded[number] = addition
-
-    async def _publish_round(self, loom: Loom[bytes], y: Vector, round_: int, tokens: int) -> None:
-        async with self.fetcher.mixing:
-            difference = await self._in_thread(functools.partial(loom.difference, y))
-            await self.publish_difference(difference, round_, tokens)
-            loom.published(difference, y)
-            self.round = round_
-
-    async def _mix(self, loom: Loom[bytes], mix: Mix) -> Vector:
-        """Mix and save; the vector float32[d] that the trainer has to add."""
-        zero = frozenset(a for a in self.copies.followed if self.protocol.weight_zero(a))
-        neighbours = len(self.protocol.followed())
-        async with self.fetcher.mixing:
-            mixing = await self._in_thread(
-                functools.partial(mix, self.copies.vectors(zero), neighbours)
-            )
-            loom.mixed(mixing)
-            await self.save_own(throttled=True)
-        self._note_mixing(mixing)
-        return mixing.correction
-
-    async def publish_difference(self, difference: Difference, round_: int, tokens: int) -> None:
-        """Publish a coded difference of the own copy. The caller then moves the copy by it."""
-        own, streams = self.copies.own, self.manifest.streams
-        assert own is not None
-        payload = difference.payload
-        chunks = split(payload, self.manifest.limits.chunk_bytes_max)
-        self.copies.chunks.put_own(own.seq + 1, dict(chunks), streams.ring)
-        root = b""
-        if len(own.copy) < ROOT_ALWAYS_BELOW or (own.seq + 1) % streams.keyframe_every == 0:
-            after = PublicCopy(own.copy.vector)
-            after.add(difference.vector)
-            root = await self._in_thread(functools.partial(copy_root, after))
-        self._payload = payload
-        await self.voice.publish(
-            ev.Publish(
-                DIFFERENCE,
-                trio.current_time(),
-                codec=streams.codec,
-                chunks=tuple(name for name, _ in chunks),
-                payload_bytes=len(payload),
-                root=root,
-                round=round_,
-                tokens=tokens,
-            )
-        )
-
-    def _note_mixing(self, mixing: Mixing[bytes]) -> None:
-        report = mixing.report
-        self.mixed = {"authors": [], "tau": None}
-        if report is not None:
-            rows = zip(mixing.authors, report.coefficients, report.distances, strict=True)
-            self.mixed = {
-                "tau": report.tau if math.isfinite(report.tau) else None,
-                "authors": [
-                    {"id": peer_id_of(a), "coefficient": round(c, 4), "distance": round(d, 5)}
-                    for a, c, d in rows
-                ],
-            }
-
-    async def _in_thread(self, job: Callable[[], T]) -> T:
-        if self.manifest.schema.parameters < THREAD_ABOVE:
-            return job()
-        return await trio.to_thread.run_sync(job)
-
-    # -- saving
-
-    async def save_own(self, throttled: bool = False) -> None:
-        """Save x and the own copy; throttled, at most 1/20 of the time goes into it."""
-        loom, own = self.loom, self.copies.own
-        if loom is None or own is None or own.seq < 0:
-            return
-        now = trio.current_time()
-        if throttled and now - self._saved_at < SAVE_SHARE * self._save_took:
-            return
-        save = functools.partial(
-            self.store.save_own, own.seq, self.round, loom.latest, own.copy.vector
-        )
-        await self._until_stored(save)
-        self._saved_at = trio.current_time()
-        self._save_took = self._saved_at - now
+    # -- saving copies
 
     async def _keep_copies(self) -> None:
         while True:
@@ -680,5 +428,5 @@ class Node:
             head = heads.get(author)
             if head is not None and head.header.seq == followed.seq:
                 copy = FollowedCopy(author, followed.seq, head.encode(), followed.copy.vector)
-                await self._until_stored(functools.partial(self.store.save_copy, copy))
-        await self._until_stored(functools.partial(self.store.save_known, known.encode()))
+                await self.disk.write(functools.partial(self.store.save_copy, copy))
+        await self.disk.write(functools.partial(self.store.save_known, known.encode()))

@@ -160,7 +160,7 @@ async def _main(
         return Trainer(
             configure,
             paths.trainer / "trainer.log",
-            node.begin,
+            node.rounds.begin,
             manifest.schema.parameters,
             manifest.schema.hash,
             node.tap,

@@ -52,7 +52,7 @@ class Control:
         return verb()
 
     def _go(self) -> dict[str, Any]:
-        self._node.go.set()
+        self._node.rounds.go.set()
         return {"ok": True}
 
     def _stop(self) -> dict[str, Any]:
@@ -73,11 +73,11 @@ class Control:
             "licence": node.manifest.network.licence,
             "network_id": node.manifest.network_id.hex(),
             "state": self._state(),
-            "fault": node.fault,
+            "fault": node.disk.fault,
             "uptime_s": round(trio.current_time() - node.started_at, 1),
-            "round": node.round,
+            "round": node.rounds.round,
             "rounds": node.options.rounds,
-            "finished": node.finished.is_set(),
+            "finished": node.rounds.finished.is_set(),
             "settled": node.settled,
             "seq": own.seq if own else -1,
             "peers": len(node.transport.connections),
@@ -93,7 +93,7 @@ class Control:
             "trainer": state,
             "trainer_isolated": state.get("isolated", False),
             "isolation": state.get("isolation", "no trainer"),
-            "mixed": node.mixed,
+            "mixed": node.rounds.mixed,
             "verdicts": {k: v for k, v in statistics.items() if k != "tables"},
             "tables": statistics["tables"],
             "entries_published": node.entries_published,
@@ -109,15 +109,15 @@ class Control:
 
     def _state(self) -> str:
         node = self._node
-        if node.fault:
+        if node.disk.fault:
             return "degraded"
         if node.protocol.stopped:
             return f"stopped: {node.protocol.stopped}"
         if node.voice.is_silent():
             return "asking peers what they know of us"
-        if node.finished.is_set():
+        if node.rounds.finished.is_set():
             return "finished"
-        if node.loom is None:
+        if node.rounds.loom is None:
             return "starting"
         if node.trainer is not None and not node.trainer.state.running:
             return "trainer is being restarted"
@@ -144,14 +144,14 @@ class Control:
         }
 
     def _fresh(self, author: bytes) -> bool:
-        loom = self._node.loom
+        loom = self._node.rounds.loom
         return (
             loom is not None and loom.fresh(author) and not self._node.protocol.weight_zero(author)
         )
 
     def _peers(self) -> dict[str, Any]:
         node = self._node
-        mixed = {row["id"]: row for row in node.mixed["authors"]}
+        mixed = {row["id"]: row for row in node.rounds.mixed["authors"]}
         rows = []
         members = node.protocol.members()
         for key in sorted({*members, *node.transport.connections} - {node.key}):

@@ -9,7 +9,7 @@ import pytest
 import trio
 from daemon_kit import in_trio, make_manifest, make_node, vector
 
-from tapestry_p2p.daemon import node as module
+from tapestry_p2p.daemon import disk as module
 from tapestry_p2p.daemon.node import Node
 from tapestry_p2p.daemon.status import Control
 from tapestry_p2p.daemon.store import LoggedEntry, Store
@@ -50,7 +50,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 @pytest.fixture
 def disk(store: Store, monkeypatch: pytest.MonkeyPatch) -> Full:
-    monkeypatch.setattr(module, "DISK_RETRY_S", 0.02)
+    monkeypatch.setattr(module, "RETRY_S", 0.02)
     return Full(store, monkeypatch)
 
 
@@ -58,17 +58,17 @@ async def made(nursery: trio.Nursery, store: Store) -> Node:
     node = make_node(MANIFEST, store)
     await nursery.start(node.run)
     node.copies.set_genesis(vector())
-    await node.settle_stream()
+    await node.rounds.settle_stream()
     return node
 
 
 async def round_of(node: Node) -> None:
-    assert node.loom is not None
+    assert node.rounds.loom is not None
     async with node.fetcher.mixing:
-        y = node.loom.latest + vector(scale=0.01)
-        difference = node.loom.difference(y)
-        await node.publish_difference(difference, node.round + 1, 0)
-        node.loom.published(difference, y)
+        y = node.rounds.loom.latest + vector(scale=0.01)
+        difference = node.rounds.loom.difference(y)
+        await node.rounds.publish_difference(difference, node.rounds.round + 1, 0)
+        node.rounds.loom.published(difference, y)
 
 
 @in_trio
@@ -114,7 +114,7 @@ async def test_it_ends_in_time_on_a_full_disk(store: Store, disk: Full) -> None:
         node = make_node(MANIFEST, store)
         await nursery.start(node.run_and_then, ended.set)
         node.copies.set_genesis(vector())
-        await node.settle_stream()
+        await node.rounds.settle_stream()
         disk.full = True
         nursery.start_soon(round_of, node)
         while not disk.refused:

@@ -32,7 +32,7 @@ async def two(folder: Path) -> AsyncIterator[tuple[Node, Node]]:
             await nursery.start(b.run)
             for node in (a, b):
                 node.copies.set_genesis(vector())
-                await node.settle_stream()
+                await node.rounds.settle_stream()
             yield a, b
             a.stop()
             b.stop()

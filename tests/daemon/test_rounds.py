@@ -9,7 +9,7 @@ import trio
 import trio.testing
 from daemon_kit import in_trio, make_manifest, make_node, vector
 
-from tapestry_p2p.daemon import node as module
+from tapestry_p2p.daemon import rounds as module
 from tapestry_p2p.daemon.node import Node
 from tapestry_p2p.daemon.store import Store
 from tapestry_p2p.daemon.trainer import TrainedVector, Trainer
@@ -59,7 +59,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 @pytest.fixture(autouse=True)
 def short_ticks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "TICK_S", 0.01)
+    monkeypatch.setattr(module, "SPEAK_POLL_S", 0.01)
 
 
 async def made(nursery: trio.Nursery, store: Store, **options: Any) -> Node:
@@ -67,7 +67,7 @@ async def made(nursery: trio.Nursery, store: Store, **options: Any) -> Node:
     node = make_node(MANIFEST, store, rounds=LAST, **options)
     await nursery.start(node.run)
     node.copies.set_genesis(vector())
-    await node.settle_stream()
+    await node.rounds.settle_stream()
     return node
 
 
@@ -86,15 +86,15 @@ async def test_the_last_round_waits_until_it_may_be_published(
         node = await made(nursery, store)
         speaks = node.voice.is_silent
         monkeypatch.setattr(node.voice, "is_silent", lambda kind=GENESIS: silent or speaks())
-        await node._one_round(cast(Trainer, told), trained(1, LAST - 1))
+        await node.rounds._one_round(cast(Trainer, told), trained(1, LAST - 1))
         assert list(told.corrections) == [1]
-        assert not node.finished.is_set()
-        nursery.start_soon(node._one_round, cast(Trainer, told), trained(2, LAST))
+        assert not node.rounds.finished.is_set()
+        nursery.start_soon(node.rounds._one_round, cast(Trainer, told), trained(2, LAST))
         await trio.testing.wait_all_tasks_blocked(0.005)
         assert list(told.corrections) == [1]
         silent = False
-        await node.finished.wait()
-        assert node.round == LAST
+        await node.rounds.finished.wait()
+        assert node.rounds.round == LAST
         node.stop()
 
 
@@ -103,12 +103,14 @@ async def test_a_correction_for_a_life_that_ended_is_not_waited_for(store: Store
     told = Told()
     async with trio.open_nursery() as nursery:
         node = await made(nursery, store)
-        await node._one_round(cast(Trainer, told), trained(1, 1))
-        assert list(node._unapplied) == [1]
+        await node.rounds._one_round(cast(Trainer, told), trained(1, 1))
+        assert list(node.rounds._unapplied) == [1]
         told.dies = True
-        await node._one_round(cast(Trainer, told), trained(2, 2))
-        assert list(node._unapplied) == [1]  # as before: ``begin`` of the next life clears it
-        assert node.round == 2
+        await node.rounds._one_round(cast(Trainer, told), trained(2, 2))
+        assert list(node.rounds._unapplied) == [
+            1
+        ]  # ``begin`` of its next life clears it
+        assert node.rounds.round == 2
         node.stop()
 
 
@@ -118,15 +120,15 @@ async def test_news_are_mixed_after_a_restart_too(store: Store) -> None:
     told = Told()
     async with trio.open_nursery() as nursery:
         node = await made(nursery, store)
-        nursery.start_soon(node._news_loop, cast(Trainer, told))
-        node._moved.set()
+        nursery.start_soon(node.rounds.mix_news, cast(Trainer, told))
+        node.rounds.moved.set()
         await trio.sleep(0.1)
         assert not told.additions  # no round yet, nothing to add to
-        node.round = LAST
-        node._moved.set()
+        node.rounds.round = LAST
+        node.rounds.moved.set()
         while not told.additions:
             await trio.sleep(0.01)
-        assert list(node._unadded) == [1]
+        assert list(node.rounds._unadded) == [1]
         node.stop()
         nursery.cancel_scope.cancel()
 
@@ -135,7 +137,7 @@ async def test_news_are_mixed_after_a_restart_too(store: Store) -> None:
 async def test_whole_copies_are_counted_apart_from_entries(store: Store) -> None:
     async with trio.open_nursery() as nursery:
         node = await made(nursery, store)
-        await node._one_round(cast(Trainer, Told()), trained(1, 1))
+        await node.rounds._one_round(cast(Trainer, Told()), trained(1, 1))
         own, traffic = node.copies.own, node.transport.traffic
         assert own is not None
         before = traffic.useful_sent

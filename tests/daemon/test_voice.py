@@ -54,7 +54,7 @@ async def running(node: Node, genesis: bool = True) -> AsyncIterator[Node]:
         await nursery.start(node.run)
         if genesis:
             node.copies.set_genesis(vector())
-            await node.settle_stream()
+            await node.rounds.settle_stream()
         yield node
         node.stop()
 
@@ -74,13 +74,13 @@ async def shown(node: Node, *heads: SignedHeader) -> None:
 
 async def publishes(node: Node) -> None:
     """One round of this node, as its trainer would have it."""
-    assert node.loom is not None
+    assert node.rounds.loom is not None
     async with node.fetcher.mixing:
-        y = node.loom.latest + vector(scale=0.01)
-        difference = node.loom.difference(y)
-        await node.publish_difference(difference, node.round + 1, 0)
-        node.loom.published(difference, y)
-        node.round += 1
+        y = node.rounds.loom.latest + vector(scale=0.01)
+        difference = node.rounds.loom.difference(y)
+        await node.rounds.publish_difference(difference, node.rounds.round + 1, 0)
+        node.rounds.loom.published(difference, y)
+        node.rounds.round += 1
 
 
 def logged(store: Store) -> list[SignedHeader]:
@@ -227,7 +227,7 @@ async def test_silenced_in_the_middle_of_a_round_it_stays_up(store: Store) -> No
             before = own.copy.vector.copy()
             await shown(node, ahead.signed[-1])
             with pytest.raises(SilencedError):
-                await node.publish_difference(Difference(b"x", vector()), 1, 0)
+                await node.rounds.publish_difference(Difference(b"x", vector()), 1, 0)
             assert np.array_equal(own.copy.vector, before)
         await trio.sleep(0.05)
         await settled(node)
@@ -240,13 +240,13 @@ async def test_silenced_in_the_middle_of_a_round_it_stays_up(store: Store) -> No
 async def test_a_profile_states_the_root_of_the_copy_it_finds(store: Store) -> None:
     """A round is being published when the profile is due: its copy is what the profile is about."""
     async with running(make_node(MANIFEST, store)) as node, trio.open_nursery() as nursery:
-        assert node.loom is not None
+        assert node.rounds.loom is not None
         async with node.fetcher.mixing:
             nursery.start_soon(node._publish_profile)
             await trio.testing.wait_all_tasks_blocked(0.01)
-            difference = node.loom.difference(vector(seed=3))
-            await node.publish_difference(difference, 1, 0)
-            node.loom.published(difference, vector(seed=3))
+            difference = node.rounds.loom.difference(vector(seed=3))
+            await node.rounds.publish_difference(difference, 1, 0)
+            node.rounds.loom.published(difference, vector(seed=3))
     *_, round_, profile = logged(store)
     assert (round_.header.kind, profile.header.kind) == (DIFFERENCE, PROFILE)
     assert profile.header.root == round_.header.root

@@ -1,0 +1,326 @@
+"""Our own rounds: publish what was trained, mix what neighbours published, hand corrections back.
+
+Knows the Loom, the copies, our stream and the trainer; no sockets, and of peers only whom the
+protocol follows. Rounds and copies take turns on one lock (``fetcher.mixing``).
+"""
+
+import contextlib
+import functools
+import logging
+import math
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+import trio
+
+from tapestry_p2p.daemon.copies import Copies, Followed, copy_root, split
+from tapestry_p2p.daemon.disk import Disk
+from tapestry_p2p.daemon.fetcher import Fetcher, FetchError
+from tapestry_p2p.daemon.manifest import Manifest
+from tapestry_p2p.daemon.recovery import Recovered
+from tapestry_p2p.daemon.store import Store
+from tapestry_p2p.daemon.trainer import TrainedVector, Trainer
+from tapestry_p2p.daemon.voice import ASK_DEADLINE_S, SETTLE_S, OwnVoice, SilencedError
+from tapestry_p2p.gossip import events as ev
+from tapestry_p2p.gossip.header import DIFFERENCE
+from tapestry_p2p.gossip.identity import peer_id_of
+from tapestry_p2p.gossip.protocol import Protocol
+from tapestry_p2p.mix.codec import Vector
+from tapestry_p2p.mix.copy import PublicCopy
+from tapestry_p2p.mix.loom import Difference, Loom, LoomSettings, Mixing
+
+log = logging.getLogger("tapestry.node")
+T = TypeVar("T")
+Mix = Callable[[Mapping[bytes, Vector], int], Mixing[bytes]]
+
+SPEAK_POLL_S = 0.25
+GENESIS_RETRY_S = 1.0
+SAVE_SHARE = 20  # saving may take 1/20 of the time
+ROOT_ALWAYS_BELOW = 10_000_000  # parameters; larger copies state a root every keyframe_every
+NEWS_SHARE = 1 / 8  # of a round: news of neighbours is mixed at most so often
+NEWS_MIN_S = 0.02
+THREAD_ABOVE = 500_000  # parameters; smaller rounds are quicker than a thread switch
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How this member works."""
+
+    inner_steps: int = 0  # 0: the manifest's
+    last: int = 0  # round to end with; 0: for ever
+    wait: bool = False  # train only after ``go``
+
+
+class Rounds:
+    """A member's rounds, and the state that they move: x, momentum, the own copy.
+
+    ``act`` lets the protocol judge an event; ``introduce`` publishes our profile.
+    """
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        pace: Pace,
+        protocol: Protocol,
+        copies: Copies,
+        fetcher: Fetcher,
+        store: Store,
+        disk: Disk,
+        recovered: Recovered,
+        act: Callable[[ev.Event], Awaitable[None]],
+        introduce: Callable[[], Awaitable[None]],
+    ) -> None:
+        self.manifest, self.pace = manifest, pace
+        self.loom: Loom[bytes] | None = None
+        self.round = recovered.round
+        self.finished = trio.Event()
+        self.go = trio.Event()
+        if not pace.wait:
+            self.go.set()
+        self.greeted = trio.Event()  # a neighbour has told what it holds of us
+        self.moved = trio.Event()  # a copy moved since news were last mixed
+        self.payload = b""  # of the difference that is being published
+        self.mixed: dict[str, Any] = {"authors": [], "tau": None}
+        self._protocol, self._copies, self._fetcher = protocol, copies, fetcher
+        self._store, self._disk = store, disk
+        self._recovered_x = recovered.x
+        self._introduce = introduce
+        self._unapplied: dict[int, Vector] = {}
+        self._unadded: dict[int, Vector] = {}
+        self._saved_at = self._save_took = 0.0
+        self._rounding = trio.Lock()
+        self._round_s = 0.0
+        self.voice = OwnVoice(
+            protocol,
+            copies,
+            fetcher.mixing,
+            self.greeted,
+            act,
+            self.save,
+            lambda: self.round,
+            recovered.rolled_back,
+        )
+
+    @property
+    def settled(self) -> bool:
+        """Whether all news of neighbours are mixed, and nothing is being mixed now."""
+        return not (self.moved.is_set() or self._rounding.locked())
+
+    # -- where we begin
+
+    async def begin(self, trainer: Trainer, genesis: Vector) -> None:
+        """A trainer said hello: settle the genesis, then tell it where to start."""
+        if not self._copies.set_genesis(genesis):
+            log.warning("this machine makes another first vector; fetching the network's")
+            await self._fetch_genesis()
+        await self.settle_stream()
+        loom = self.loom
+        assert loom is not None
+        self._unapplied.clear()
+        self._unadded.clear()
+        await self.go.wait()
+        with trio.move_on_after(ASK_DEADLINE_S + SETTLE_S):  # a round now would be kept back
+            await self._may_speak()
+        steps = self.pace.inner_steps or self.manifest.training.inner_steps
+        await trainer.start(loom.latest, self.round, self.round * steps)
+        last = self.pace.last
+        if last and self.round >= last:
+            self.finished.set()
+        else:
+            await trainer.train(self.round + 1, steps, last)
+
+    async def adopt_genesis(self) -> None:
+        """Take the first vector from peers and begin our stream: a member without a trainer."""
+        await self._fetch_genesis()
+        await self.settle_stream()
+
+    async def settle_stream(self) -> None:
+        """Genesis is known: take up our stream, or begin one."""
+        copies = self._copies
+        assert copies.genesis is not None
+        if self.loom is not None:
+            return
+        own, x = copies.own, self._recovered_x
+        if own is None or x is None:
+            own = Followed(-1, PublicCopy(copies.genesis.vector), copy_root(copies.genesis))
+            x = copies.genesis.vector
+            copies.own = own
+        self.loom = Loom(self._loom_settings(), x, own.copy)
+        for author, followed in copies.followed.items():
+            self.loom.decoded(author, followed.seq)
+        async with self._fetcher.mixing:
+            with contextlib.suppress(SilencedError):  # we then ask, and resume
+                await self.voice.begin(own)
+        await self._introduce()
+
+    def _loom_settings(self) -> LoomSettings:
+        m = self.manifest
+        mixing = m.mixing
+        return LoomSettings(
+            rule=mixing.rule,
+            f=mixing.f,
+            gamma=mixing.gamma,
+            mu=mixing.mu,
+            rho=mixing.rho,
+            codec=m.streams.codec,
+            ttl=m.streams.ttl,
+            view=mixing.view,
+        )
+
+    async def _fetch_genesis(self) -> None:
+        root = bytes.fromhex(self.manifest.genesis.root)
+        author = self._protocol.public_key
+        while True:
+            await self.greeted.wait()
+            try:
+                data = await self._fetcher.keyframe(author, 0, root, self._protocol.greeted())
+                if self._copies.set_genesis(np.frombuffer(data, "<f4").astype(np.float32)):
+                    return
+            except FetchError as error:
+                log.info("nobody could give us the first vector yet: %s", error.reason)
+            await trio.sleep(GENESIS_RETRY_S)
+
+    # -- rounds
+
+    async def keep_up(self, trainer: Trainer) -> None:
+        """Do a round with every vector that the trainer hands over; until cancelled."""
+        async for trained in trainer.vectors():
+            async with self._rounding:
+                while True:
+                    with contextlib.suppress(SilencedError):  # just now: it is kept back
+                        await self._one_round(trainer, trained)
+                        break
+
+    async def _one_round(self, trainer: Trainer, trained: TrainedVector) -> None:
+        """Mix what was trained, publish the difference, hand back the correction."""
+        record, loom = trained.record, self.loom
+        if loom is None or trained.life != trainer.life:
+            return
+        y = self._with_pending(trained)
+        round_ = record["round"]
+        last = round_ == self.pace.last
+        if last:  # no later difference would hold it
+            await self._may_speak()
+            if trained.life != trainer.life:
+                return  # its next life trains this round again
+        if self.voice.is_silent():
+            loom.x = loom.latest = y  # kept back: the next difference holds it all
+            await trainer.correct(record["seq"], np.zeros_like(y), trained.life)
+        else:
+            await self._publish_round(loom, y, round_, record["tokens"])
+            correction = await self._mix(loom, functools.partial(loom.mix, y))
+            if await trainer.correct(record["seq"], correction, trained.life):
+                self._unapplied[record["seq"]] = correction
+            self._round_s = record["seconds"]
+        if last:
+            self.finished.set()
+
+    def _with_pending(self, trained: TrainedVector) -> Vector:
+        """What was trained, and every correction that the trainer has still to add."""
+        record, y = trained.record, trained.vector.copy()
+        self._unapplied = {s: c for s, c in self._unapplied.items() if s > record["applied"]}
+        self._unadded = {s: c for s, c in self._unadded.items() if s > record["added"]}
+        for pending in (*self._unapplied.values(), *self._unadded.values()):
+            y += pending
+        return y
+
+    async def _may_speak(self) -> None:
+        """Wait until we may publish, or never may again."""
+        while self.voice.is_silent() and not self._protocol.stopped:
+            await trio.sleep(SPEAK_POLL_S)
+
+    async def mix_news(self, trainer: Trainer) -> None:
+        """Mix what neighbours publish between our rounds; the trainer adds it when it can."""
+        while True:
+            await self.moved.wait()
+            await trio.sleep(max(NEWS_MIN_S, NEWS_SHARE * self._round_s))
+            async with self._rounding:
+                self.moved = trio.Event()
+                loom = self.loom
+                if loom is None or not (loom.rounds or self.round) or self.voice.is_silent():
+                    continue
+                life = trainer.life
+                addition = await self._mix(loom, loom.mix_news)
+                number = await trainer.add(addition, life)
+                if number:
+                    self._unadded[number] = addition
+
+    async def _publish_round(self, loom: Loom[bytes], y: Vector, round_: int, tokens: int) -> None:
+        async with self._fetcher.mixing:
+            difference = await self._in_thread(functools.partial(loom.difference, y))
+            await self.publish_difference(difference, round_, tokens)
+            loom.published(difference, y)
+            self.round = round_
+
+    async def _mix(self, loom: Loom[bytes], mix: Mix) -> Vector:
+        """Mix and save; the vector float32[d] that the trainer has to add."""
+        protocol, copies = self._protocol, self._copies
+        zero = frozenset(a for a in copies.followed if protocol.weight_zero(a))
+        neighbours = len(protocol.followed())
+        async with self._fetcher.mixing:
+            mixing = await self._in_thread(functools.partial(mix, copies.vectors(zero), neighbours))
+            loom.mixed(mixing)
+            await self.save(throttled=True)
+        self._note_mixing(mixing)
+        return mixing.correction
+
+    async def publish_difference(self, difference: Difference, round_: int, tokens: int) -> None:
+        """Publish a coded difference of the own copy. The caller then moves the copy by it."""
+        own, streams = self._copies.own, self.manifest.streams
+        assert own is not None
+        payload = difference.payload
+        chunks = split(payload, self.manifest.limits.chunk_bytes_max)
+        self._copies.chunks.put_own(own.seq + 1, dict(chunks), streams.ring)
+        root = b""
+        if len(own.copy) < ROOT_ALWAYS_BELOW or (own.seq + 1) % streams.keyframe_every == 0:
+            after = PublicCopy(own.copy.vector)
+            after.add(difference.vector)
+            root = await self._in_thread(functools.partial(copy_root, after))
+        self.payload = payload
+        await self.voice.publish(
+            ev.Publish(
+                DIFFERENCE,
+                trio.current_time(),
+                codec=streams.codec,
+                chunks=tuple(name for name, _ in chunks),
+                payload_bytes=len(payload),
+                root=root,
+                round=round_,
+                tokens=tokens,
+            )
+        )
+
+    def _note_mixing(self, mixing: Mixing[bytes]) -> None:
+        report = mixing.report
+        self.mixed = {"authors": [], "tau": None}
+        if report is not None:
+            rows = zip(mixing.authors, report.coefficients, report.distances, strict=True)
+            self.mixed = {
+                "tau": report.tau if math.isfinite(report.tau) else None,
+                "authors": [
+                    {"id": peer_id_of(a), "coefficient": round(c, 4), "distance": round(d, 5)}
+                    for a, c, d in rows
+                ],
+            }
+
+    async def _in_thread(self, job: Callable[[], T]) -> T:
+        if self.manifest.schema.parameters < THREAD_ABOVE:
+            return job()
+        return await trio.to_thread.run_sync(job)
+
+    async def save(self, throttled: bool = False) -> None:
+        """Save x and the own copy; throttled, at most 1/20 of the time goes into it."""
+        loom, own = self.loom, self._copies.own
+        if loom is None or own is None or own.seq < 0:
+            return
+        now = trio.current_time()
+        if throttled and now - self._saved_at < SAVE_SHARE * self._save_took:
+            return
+        latest, copy = loom.latest, own.copy.vector
+        await self._disk.write(
+            functools.partial(self._store.save_own, own.seq, self.round, latest, copy)
+        )
+        self._saved_at = trio.current_time()
+        self._save_took = self._saved_at - now
