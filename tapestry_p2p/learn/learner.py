@@ -6,6 +6,7 @@ and the randomness of a step follow from the cursor alone. Knows nothing of roun
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,8 @@ from numpy.typing import NDArray
 
 from tapestry_p2p.learn.task import BatchSource, Task, optimizer_of, tokens_of
 from tapestry_p2p.learn.vector import Layout, Params
+
+InnerStep = Callable[[Params, Any, Any, jax.Array, jax.Array], tuple[Params, Any, jax.Array]]
 
 
 @dataclass
@@ -42,7 +45,7 @@ class Program:
         self.tokens_per_batch = tokens_of(task, self.source(0))
         self._optimizer = optimizer_of(task, schedule_steps)
         self._key = jax.random.key(batch_seed % (1 << 32))
-        self._step = jax.jit(self._one_step, donate_argnums=(0, 1))
+        self._step = jax.jit(inner_step(task, self._optimizer), donate_argnums=(0, 1))
         self._copy = jax.jit(lambda tree: jax.tree.map(jnp.copy, tree))
         self._fresh = jax.jit(self._optimizer.init)
         self._add = jax.jit(lambda params, by: jax.tree.map(lambda a, b: a + b, params, by))
@@ -86,15 +89,24 @@ class Program:
         self.add(place, self.genesis)
         self.copy(place)
 
-    def _one_step(
-        self, params: Params, moments: Any, batch: Any, key: jax.Array, cursor: jax.Array
+
+def inner_step(task: Task, optimizer: optax.GradientTransformation) -> InnerStep:
+    """One inner step as a pure function, to be compiled: for one learner here, for many in crowd.
+
+    (params, moments, batch, key, cursor) -> (params, moments, loss before the step).
+    """
+
+    def step(
+        params: Params, moments: Any, batch: Any, key: jax.Array, cursor: jax.Array
     ) -> tuple[Params, Any, jax.Array]:
         def loss_of(params: Params) -> tuple[jax.Array, Any]:
-            return self.task.loss(params, batch, jax.random.fold_in(key, cursor))
+            return task.loss(params, batch, jax.random.fold_in(key, cursor))
 
         (loss, _), gradients = jax.value_and_grad(loss_of, has_aux=True)(params)
-        updates, moments = self._optimizer.update(gradients, moments, params)
+        updates, moments = optimizer.update(gradients, moments, params)
         return optax.apply_updates(params, updates), moments, loss
+
+    return step
 
 
 class Average:

@@ -39,12 +39,14 @@ class Data:
     """What a task may read.
 
     ``hold_out``: keep 30 % of it away from training, chosen by ``seed``; False if that was done
-    before (a testnet cuts its texts itself).
+    before (a testnet cuts its texts itself). ``content``: what a member trains on, in memory in
+    place of files (experiments in one process): bytes for texts, an array of records for pictures.
     """
 
     paths: Sequence[Path]
     seed: int
     hold_out: bool = True
+    content: Any = None
 
 
 @runtime_checkable
@@ -62,6 +64,7 @@ class Task(Protocol):
     * ``generate(params, prompt: str, size, temperature, seed) -> str``; ``size`` in bytes.
     * ``tokens_per_batch: int``, else the leading axis of a batch.
     * ``card: str``, text for the model card.
+    * ``sharing(data) -> Task``: this task with its compiled functions for another member's data.
     * ``local_filter``: leaves that stay on this machine. Reserved: `refuse_local_parts`.
     """
 
@@ -103,6 +106,15 @@ def adamw(rates: optax.Schedule, weight_decay: float) -> optax.GradientTransform
             mask=lambda params: jax.tree.map(lambda leaf: leaf.ndim >= 2, params),
         ),
     )
+
+
+def sgd(rate: float | optax.Schedule, weight_decay: float = 0.0) -> optax.GradientTransformation:
+    """Plain SGD with L2 decay of every leaf: x <- x - rate(t)·(gradient + weight_decay·x).
+
+    ``rate(t)`` maps the step (a traced int array) to a number: ``lambda t: 0.9 / (t + 1) ** 0.5``.
+    """
+    rates = rate if callable(rate) else optax.schedules.constant_schedule(rate)
+    return optax.chain(optax.add_decayed_weights(weight_decay), optax.sgd(rates))
 
 
 def learning_rates(

@@ -62,6 +62,13 @@ class Layout:
             [np.asarray(leaves[index]).astype(np.float32).ravel() for index in self._order]
         )
 
+    def ravel(self, params: Params) -> jax.Array:
+        """`flatten` for compiled functions."""
+        leaves = jax.tree_util.tree_leaves(params)
+        return jax.numpy.concatenate(
+            [leaves[index].astype(np.float32).ravel() for index in self._order]
+        )
+
     def unflatten(self, vector: NDArray[np.float32]) -> Params:
         """The tree of numpy arrays, each in its own dtype, that `flatten` turns into `vector`."""
         leaves: list[Any] = [None] * len(self.leaves)

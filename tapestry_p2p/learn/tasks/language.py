@@ -7,6 +7,7 @@ products, hence the same bits on every machine, which a compiled initialiser doe
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import math
 from collections.abc import Sequence
@@ -47,10 +48,10 @@ DEFAULTS: Options = {
     "schedule": "cosine",
     "noise": 0.1,  # share of the bytes seen in training that are replaced, against rote learning
     "draw": "by_size",  # or "evenly": every file equally often, whatever its size
+    "judged_bytes": 1 << 17,  # of a long held-out text only this much is judged, evenly spread
 }
 SPLITS = ("train", "validation", "test")
 JUDGED_ROWS = 32  # windows judged per call
-JUDGED_BYTES_MAX = 1 << 17  # of a long held-out text only this much is judged, evenly spread
 START = b"\n"  # what stands before the first byte
 GENERATED_BYTES_MAX = 4096
 
@@ -70,12 +71,22 @@ class Language:
         self.context = int(self.options["context"])
         self.rows = int(self.options["batch_size"])
         self.tokens_per_batch = self.rows * self.context
-        self._texts = _read(data)
-        smallest = self.rows * self.context + 1
-        if sum(map(len, self._texts["train"])) < smallest:
-            raise TaskError("data_too_small", f"training text under one batch: {smallest} bytes")
+        self._texts = self._read(data)
         self._judge = jax.jit(self._bits)
         self._next = jax.jit(self._sample)
+
+    def sharing(self, data: Data) -> Language:
+        """The same task and compiled functions for another member's texts."""
+        other = copy.copy(self)
+        other._texts = self._read(data)
+        return other
+
+    def _read(self, data: Data) -> dict[str, list[Bytes]]:
+        texts = _read(data)
+        smallest = self.rows * self.context + 1
+        if sum(map(len, texts["train"])) < smallest:
+            raise TaskError("data_too_small", f"training text under one batch: {smallest} bytes")
+        return texts
 
     def init(self, key: jax.Array) -> Params:
         """Uniform matrices of deviation 1/sqrt(fan-in), norms 1; residual outputs are smaller."""
@@ -200,7 +211,7 @@ class Language:
         """Windows of up to context + 1 bytes that predict the judged bytes once; those bytes."""
         padded = np.concatenate([np.frombuffer(START, np.uint8), text])
         firsts = range(0, len(text), self.context)
-        stride = max(1, math.ceil(len(text) / JUDGED_BYTES_MAX))
+        stride = max(1, math.ceil(len(text) / self.options["judged_bytes"]))
         windows = [padded[first : first + self.context + 1] for first in firsts[::stride]]
         return windows, b"".join(window[1:].tobytes() for window in windows)
 
@@ -211,7 +222,7 @@ def make_task(options: Options, data: Data) -> Language:
 
 
 def _check(options: dict[str, Any]) -> None:
-    for name in ("layers", "width", "heads", "context", "batch_size"):
+    for name in ("layers", "width", "heads", "context", "batch_size", "judged_bytes"):
         if options[name] < 1:
             raise TaskError("task_error", f"option {name!r} must be at least 1")
     if not 0 <= options["noise"] < 1:
@@ -225,11 +236,11 @@ def _check(options: dict[str, Any]) -> None:
 
 def _read(data: Data) -> dict[str, list[Bytes]]:
     """The texts of every split, one array a file."""
-    if not data.paths:
+    if not data.paths and data.content is None:
         raise TaskError("data_missing", "the language task needs a text file")
     texts: dict[str, list[Bytes]] = {split: [] for split in SPLITS}
-    for path in data.paths:
-        text = _bytes(path)
+    files = [_bytes(path) for path in data.paths]
+    for text in [np.frombuffer(data.content, np.uint8)] if data.content is not None else files:
         if not data.hold_out:
             texts["train"].append(text)
             continue
