@@ -57,7 +57,8 @@ def testnet(
     inner_steps
         Optimizer steps in a round.
     rule
-        cs_plus or mean.
+        cs_plus, cs_plus_h, gts, ios, trimmed_mean, median, geometric_median, multi_krum, balance
+        or mean; nnm+ before its name mixes the nearest first.
     codec
         2bit, int8 or fp32.
     model

@@ -163,8 +163,12 @@ class Mixing(Section, frozen=True, kw_only=True):
     """How members mix."""
 
     rule: Annotated[
-        Literal["cs_plus", "mean"],
-        Meta(description='"cs_plus" bounds hostile members; "mean" is destroyed by one.'),
+        str,
+        Meta(
+            description='"cs_plus" bounds hostile members; "mean" is destroyed by one. Others, for'
+            " comparison: cs_plus_h, gts, ios, trimmed_mean, median, geometric_median, multi_krum,"
+            ' balance; "nnm+" before any of them averages each vector with its nearest first.'
+        ),
     ] = "cs_plus"
     f: Annotated[
         int,
@@ -208,6 +212,10 @@ class Mixing(Section, frozen=True, kw_only=True):
                 f"3f+1 <= all_to_all_max does not hold: {needed} > {self.all_to_all_max};"
                 f" f = {self.f} needs more neighbours than anyone here follows, lower it"
             )
+        from tapestry_p2p.mix.rules import check_rule  # numpy: only where a manifest is made
+
+        if wrong := check_rule(self.rule, self.all_to_all_max, self.f):
+            raise ValueError(f"rule: {wrong}")
 
 
 class Training(Section, frozen=True, kw_only=True):

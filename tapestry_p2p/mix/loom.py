@@ -10,6 +10,7 @@ is proposed, made durable by the caller, then committed: a proposal changes noth
                                                  first arrived, less the pull applied since
            m    = own + sum_j w_j clip(z_j, tau) robust mean of the neighbourhood
            mom  = rho mom + (1 - rho)(m - m_prev)  over the neighbours common to both rounds
+                                                 where a rule tells one's part from another's
            u    = mom min(1, ||D|| / ((1 - mu) ||mom||)),  D = y - x      trust clip
            pull = gamma (m - own);  x' = y + mu u + pull
   APPLY    the trainer, which never waited, adds x' - y at its next step boundary
@@ -23,14 +24,15 @@ must fail; no manifest may name it).
 """
 
 from collections.abc import Hashable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
 import numpy as np
 
 from tapestry_p2p.mix.codec import Vector, decode, encode
 from tapestry_p2p.mix.copy import PublicCopy, norm
-from tapestry_p2p.mix.rules import Report, clipped
+from tapestry_p2p.mix.rules import Report, mix
+from tapestry_p2p.mix.rules.base import Each
 from tapestry_p2p.mix.topology import enough_live
 
 Author = TypeVar("Author", bound=Hashable)
@@ -60,6 +62,21 @@ class Difference:
 
 
 @dataclass(frozen=True, slots=True)
+class Mean(Generic[Author]):
+    """A robust mean m = own + pull, and what it takes to leave one neighbour out of it again.
+
+    Neighbour j's part of the pull is shares[j] * (copy_j - base_j); no shares: a coordinate rule.
+    """
+
+    own: Vector
+    pull: Vector
+    authors: frozenset[Author]
+    shares: dict[Author, float]
+    bases: dict[Author, Vector]  # empty: own; else by reference, neighbours share them
+    copies: dict[Author, int]  # which of the author's copies it was
+
+
+@dataclass(frozen=True, slots=True)
 class Mixing(Generic[Author]):
     """What mixing makes of y, not yet in force. Vectors are float32[d]."""
 
@@ -67,7 +84,7 @@ class Mixing(Generic[Author]):
     correction: Vector  # what the trainer adds
     pull: Vector  # of the whole round so far: gamma * (m - own)
     momentum: Vector | None  # None: news between two rounds
-    pulls: dict[Author, Vector]  # w_j clip(z_j, tau)
+    mean: Mean[Author] | None  # None: the same
     authors: tuple[Author, ...]
     report: Report | None  # None: nothing was mixed
 
@@ -75,19 +92,24 @@ class Mixing(Generic[Author]):
 class Loom(Generic[Author]):
     """One member's rounds. Owns x, the applied pull P, the momentum and the ring of views."""
 
-    def __init__(self, settings: LoomSettings, x: Vector, own: PublicCopy) -> None:
+    def __init__(
+        self, settings: LoomSettings, x: Vector, own: PublicCopy, each: Each = map
+    ) -> None:
         self.settings = settings
         self.own = own
+        self._each = each  # runs the rule's jobs: `map`, or a thread pool's
         self.x: Vector = np.array(x, dtype=np.float32)
         self.latest: Vector = self.x  # where a restart begins: y once published, then x'
         self.rounds = 0  # own entries since start: the clock of TTL and views
         self._applied: Vector = np.zeros_like(self.x)  # P
         self._pull: Vector = self._applied  # of the running round
         self._momentum: Vector | None = None
-        self._before: tuple[Vector, dict[Author, Vector]] | None = None
+        self._before: Mean[Author] | None = None
         self._ring: dict[int, Vector] = {}
         self._arrived: dict[tuple[Author, int], int] = {}
         self._view: dict[Author, int] = {}
+        self._copy: dict[Author, int] = {}  # a number for each state of an author's copy
+        self._copies = 0
 
     def arrived(self, author: Author, seq: int) -> None:
         """The header of ``author``'s entry ``seq`` arrived here for the first time, now."""
@@ -100,12 +122,15 @@ class Loom(Generic[Author]):
         if at == self.rounds:
             self._snapshot()
         self._view[author] = at
+        self._copies += 1
+        self._copy[author] = self._copies
         for key in [k for k in self._arrived if k[0] == author and k[1] <= seq]:
             del self._arrived[key]
 
     def forget(self, author: Author) -> None:
         """The author is no neighbour any more."""
         self._view.pop(author, None)
+        self._copy.pop(author, None)
         for key in [k for k in self._arrived if k[0] == author]:
             del self._arrived[key]
 
@@ -153,30 +178,66 @@ class Loom(Generic[Author]):
     ) -> Mixing[Author]:
         s = self.settings
         authors = tuple(a for a in copies if self.fresh(a))
-        report: Report | None = None
-        pulls: dict[Author, Vector] = {}
-        if authors and enough_live(len(authors) + 1, s.f):
-            weights = np.full(len(authors), 1.0 / (max(neighbours, len(authors)) + 1))
-            z = [self._seen(a, copies[a]) for a in authors]
-            parts, report = clipped(s.rule, z, weights, s.f)
-            pulls = dict(zip(authors, parts, strict=True))
-        pull = np.zeros_like(self.x)
-        for part in pulls.values():
-            pull += part
-        pull *= np.float32(s.gamma)
+        if not enough_live(len(authors) + 1, s.f):
+            authors = ()
+        mean, report = self._mean(authors, copies, neighbours)
+        pull = np.float32(s.gamma) * mean.pull
         correction = pull - self._pull
-        momentum = self._next_momentum(pulls) if once else None
-        if momentum is not None and report is not None:
+        momentum = self._next_momentum(mean, copies) if once else None
+        if momentum is not None and authors:
             correction += np.float32(s.mu * self._trust(y, momentum)) * momentum
-        return Mixing(y + correction, correction, pull, momentum, pulls, authors, report)
+        kept = mean if once else None
+        return Mixing(y + correction, correction, pull, momentum, kept, authors, report)
 
     def mixed(self, mixing: Mixing[Author]) -> None:
         """Put a mixing in force: x, P, momentum."""
         self.x = self.latest = mixing.x
         self._pull = mixing.pull
         if mixing.momentum is not None:
-            self._before = (self.own.vector.copy(), mixing.pulls)
+            own = self.own.vector.copy()
+            self._before = replace(mixing.mean, own=own) if mixing.mean else None
             self._momentum = mixing.momentum
+
+    def _mean(
+        self, authors: tuple[Author, ...], copies: Mapping[Author, Vector], neighbours: int
+    ) -> tuple[Mean[Author], Report | None]:
+        """The rule's mean of these neighbours, who all count alike."""
+        s = self.settings
+        report: Report | None = None
+        bases = self._bases(authors)
+        pull = np.zeros_like(self.x)
+        if authors:
+            weights = np.full(len(authors), 1.0 / (max(neighbours, len(authors)) + 1))
+            pull, report = mix(
+                s.rule,
+                self.own.vector,
+                [copies[a] for a in authors],
+                weights,
+                f=s.f,
+                age=self.rounds,
+                bases=[bases[a] for a in authors] if bases else None,
+                each=self._each,
+            )
+        mean = Mean(
+            self.own.vector,
+            pull,
+            frozenset(authors),
+            dict(zip(authors, report.shares if report else (), strict=False)),
+            bases,
+            {a: self._copy[a] for a in authors},
+        )
+        return mean, report
+
+    def _bases(self, authors: tuple[Author, ...]) -> dict[Author, Vector]:
+        """Where we stood, for views that are not of now: copy_j - base_j is z_j."""
+        if self.settings.view == "current":
+            return {}
+        views = {self._view[a] for a in authors}
+        if self.settings.view == "naive":
+            then = {at: self._ring[at] for at in views}
+        else:
+            then = {at: self._ring[at] + self._applied for at in views}
+        return {a: then[self._view[a]] for a in authors}
 
     def _snapshot(self) -> None:
         """Remember where we stand, in coordinates that a later pull does not move."""
@@ -188,21 +249,29 @@ class Loom(Generic[Author]):
                 nothing = np.empty(0, np.float32)
                 self._ring[self.rounds] = self.own.vector.copy() if naive else nothing
 
-    def _seen(self, author: Author, copy: Vector) -> Vector:
-        """z_j float32[d]."""
-        if self.settings.view == "current":
-            return copy - self.own.vector
-        then = self._ring[self._view[author]]
-        return copy - then if self.settings.view == "naive" else copy - self._applied - then
+    def _next_momentum(self, mean: Mean[Author], copies: Mapping[Author, Vector]) -> Vector:
+        """EMA of the neighbourhood mean's step, over the neighbours common to both rounds.
 
-    def _next_momentum(self, pulls: dict[Author, Vector]) -> Vector:
-        """EMA of the neighbourhood mean's step, over the neighbours common to both rounds."""
-        if self._before is None or self._momentum is None:
+        Whoever came is taken out of the new mean; whoever left, out of the old one, if their copy
+        is still what it was then (a silent neighbour's is). Where that cannot be done, or the rule
+        has no parts, it is the step of the whole mean: what a flapping neighbour adds when it
+        comes it takes when it goes.
+        """
+        before = self._before
+        if before is None or self._momentum is None:
             return np.zeros_like(self.x)
-        own_before, pulls_before = self._before
-        step = self.own.vector - own_before
-        for author in pulls.keys() & pulls_before.keys():
-            step += pulls[author] - pulls_before[author]
+        step = mean.own - before.own
+        step += mean.pull
+        step -= before.pull
+        came, left = mean.authors - before.authors, before.authors - mean.authors
+        if all(a in mean.shares for a in came) and all(
+            a in before.shares and a in copies and self._copy.get(a) == before.copies[a]
+            for a in left
+        ):
+            for author in came:
+                step -= _part(mean, author, copies[author])
+            for author in left:
+                step += _part(before, author, copies[author])
         rho = np.float32(self.settings.rho)
         return rho * self._momentum + (np.float32(1) - rho) * step
 
@@ -211,3 +280,8 @@ class Loom(Generic[Author]):
         length = norm(momentum)
         allowed = norm(y - self.x) / (1 - self.settings.mu)
         return min(1.0, allowed / length) if length > 0 else 0.0
+
+
+def _part(mean: Mean[Author], author: Author, copy: Vector) -> Vector:
+    """One neighbour's part of the mean's pull."""
+    return np.float32(mean.shares[author]) * (copy - mean.bases.get(author, mean.own))

@@ -13,7 +13,7 @@ from tapestry_p2p.daemon import tomlfile
 from tapestry_p2p.errors import BAD_CONFIG, VERSION, TapestryError
 from tapestry_p2p.mix.codec import CODECS
 from tapestry_p2p.mix.loom import VIEWS
-from tapestry_p2p.mix.rules import RULES
+from tapestry_p2p.mix.rules import NAMES, RULES
 
 HASH = "ab" * 32
 MINIMAL = f"""
@@ -115,7 +115,11 @@ GAMMAS = ("[mixing]\ngamma = 1", "[mixing]\ngamma = 1.0")
         ("[mixing]\ngamma = 0", "mixing.gamma"),
         ("[mixing]\ngamma = nan", "mixing.gamma"),
         ("[mixing]\nmu = 1.0", "mixing.mu: expected float < 1.0"),
-        ('[mixing]\nrule = "median"', "mixing.rule: invalid enum value 'median'; one of cs_plus"),
+        ('[mixing]\nrule = "krum"', "rule: the rule must be one of mean, cs_plus"),
+        (
+            '[mixing]\nrule = "multi_krum"\nf = 1\nall_to_all_max = 4',
+            "rule: members > 2f + 2, which multi_krum needs, does not hold: 4 <= 4",
+        ),
         ('[streams]\ncodec = "3bit"', "one of 2bit, int8, fp32"),
         ("[streams]\nttl = 17", "ttl <= ring does not hold: 17 > 16"),
         ("[mixin]\nf = 1", "[mixin] is not known here; did you mean mixing?"),
@@ -183,7 +187,7 @@ def test_foreign_bytes_are_refused_in_one_line(text: bytes) -> None:
 def test_the_choices_are_those_of_the_code() -> None:
     """The manifest names them itself, since it must not import numpy to be read."""
     for words, section, key in (
-        (CODECS, m.Streams, "codec"), (RULES, m.Mixing, "rule"), (VIEWS, m.Mixing, "view"),
+        (CODECS, m.Streams, "codec"), (VIEWS, m.Mixing, "view"),
     ):  # fmt: skip
         hint = msgspec.inspect.type_info(section)
         assert isinstance(hint, msgspec.inspect.StructType)
@@ -191,6 +195,12 @@ def test_the_choices_are_those_of_the_code() -> None:
         literal = kind.type if isinstance(kind, msgspec.inspect.Metadata) else kind
         assert isinstance(literal, msgspec.inspect.LiteralType)
         assert set(literal.values) == set(words)
+
+
+def test_every_rule_can_be_chosen_and_is_named_by_the_key() -> None:
+    for name in NAMES:
+        assert m.Mixing(rule=name, f=2).rule == name
+    assert all(name in tomlfile.meaning(m.Mixing, "rule") for name in RULES)
 
 
 def test_every_key_says_what_it_means() -> None:

@@ -14,7 +14,7 @@ from typing import Any
 from tapestry_p2p.data import UDHR_LANGUAGES, udhr
 from tapestry_p2p.errors import BAD_CONFIG, USAGE, TapestryError
 from tapestry_p2p.mix.codec import CODECS
-from tapestry_p2p.mix.rules import RULES
+from tapestry_p2p.mix.rules import check_rule
 from tapestry_p2p.mix.topology import IMPOSSIBLE, certificate, default_tolerance
 from tapestry_p2p.sim.attacks import ATTACKS
 
@@ -123,8 +123,9 @@ def make_plan(
         f"members > 3 * tolerate does not hold: {members} <= {3 * f}; no rule can help",
     )
     _need(rounds >= 1 and inner_steps >= 1 and split >= 1, "--rounds, --inner-steps, --split >= 1")
-    _need(rule in RULES, f"--rule must be one of {', '.join(sorted(RULES))}")
-    _need(not compare or compare in RULES, f"--compare must be one of {', '.join(sorted(RULES))}")
+    for option, name in (("--rule", rule), ("--compare", compare)):
+        wrong = check_rule(name, members, f) if name else None
+        _need(not wrong, f"{option} {name}: {wrong}")
     _need(0 <= seed < 1 << 63, f"--seed must be 0..2^63-1, not {seed}")
     _need(
         not byzantine or attack in ATTACKS,

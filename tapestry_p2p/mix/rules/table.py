@@ -1,0 +1,173 @@
+"""The table of rules, what each demands, and the one function that runs any of them.
+
+A name is a row of RULES, or "nnm+" and a row's name: nearest-neighbour mixing first.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from tapestry_p2p.mix.rules import blocks, clipping, coordinate, selection
+from tapestry_p2p.mix.rules.base import (
+    DISTANCE_MAX,
+    Each,
+    Reduce,
+    Report,
+    Scene,
+    Vector,
+    Vectors,
+    Weigh,
+    Weighing,
+    Weights,
+)
+
+NNM = "nnm+"
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One row: a weighing rule or a coordinate rule, and what it promises.
+
+    rho     (b, rho)-robust sum: ||pull - sum_S w z||^2 <= rho b sum_S w ||z||^2 for every split
+            with w(rest) <= b; certified in a synchronous round for mu2 > 2 rho b. None: no such
+            bound.
+    needed  members needed, ``factor * f + constant``, the member itself counted
+    """
+
+    weigh: Weigh | None = None
+    reduce: Reduce | None = None
+    compares: bool = False  # needs the inner products of neighbours
+    rho: float | None = None
+    needed: tuple[int, int] = (3, 1)
+
+
+RULES: dict[str, Rule] = {
+    "mean": Rule(clipping.mean),
+    "cs_plus": Rule(clipping.cs_plus, rho=2.0),
+    "cs_plus_h": Rule(clipping.cs_plus_h, rho=2 * (1 + 1 / (2 * clipping.KAPPA)) ** 2),
+    "gts": Rule(clipping.gts, rho=4.0),
+    "ios": Rule(selection.ios, compares=True),
+    "trimmed_mean": Rule(reduce=coordinate.trimmed_mean),
+    "median": Rule(reduce=coordinate.median),
+    "geometric_median": Rule(selection.geometric_median, compares=True),
+    "multi_krum": Rule(selection.multi_krum, compares=True, needed=(2, 3)),
+    "balance": Rule(clipping.balance),
+}
+NAMES = (*RULES, *(NNM + name for name in RULES))
+
+
+def find_rule(name: str) -> tuple[Rule, bool]:
+    """The row of a rule's name, and whether NNM comes first. KeyError for an unknown name."""
+    return RULES[name.removeprefix(NNM)], name.startswith(NNM)
+
+
+def check_rule(name: str, members: int, f: int) -> str | None:
+    """The inequality that ``members`` all-to-all members (self included) break, or None."""
+    if name not in NAMES:
+        return f"the rule must be one of {', '.join(RULES)}, or nnm+ and one of these"
+    factor, constant = find_rule(name)[0].needed
+    needed = max(3 * f + 1, factor * f + constant)
+    if members >= needed:
+        return None
+    if needed == 3 * f + 1:
+        return f"members > 3f does not hold: {members} <= {3 * f}; no rule can help"
+    least = f"{factor}f + {constant - 1}"
+    return f"members > {least}, which {name} needs, does not hold: {members} <= {needed - 1}"
+
+
+def mix(
+    rule: str,
+    own: Vector,
+    neighbours: Vectors,
+    weights: Weights,
+    *,
+    f: int,
+    age: int = 0,
+    certificate: str = "",
+    bases: Sequence[Vector] | None = None,
+    each: Each = map,
+) -> tuple[Vector, Report]:
+    """The pull float32[d] of ``neighbours`` on ``own``, and a report; own + pull is the new point.
+
+    own          float32[d], finite
+    neighbours   k vectors float32[d], x_j: separate arrays, or the rows of one float32[k, d]. One
+                 that is not finite or farther than DISTANCE_MAX is bad: as if absent.
+    weights      float64[k], each > 0, their sum <= 1; an absent neighbour's stays with self
+    f            how many neighbours may be Byzantine; b = f * max w
+    age          own rounds so far, for a rule with a schedule (balance)
+    certificate  passed through to the report
+    bases        vectors that stand for own in z_j = x_j - base_j, for views that are not of now
+    each         runs jobs over blocks of columns: `map`, or a thread pool's map
+
+    Pure; changes nothing. Memory: some hundred kB for each job, no k*d temporary.
+    ValueError: shapes, weights, f, or own not finite; KeyError: unknown rule.
+    """
+    row, first = find_rule(rule)
+    rows = blocks.Rows(own, neighbours, bases, each)
+    _check(rows, weights, f)
+    if row.compares or first:
+        products = blocks.products(rows)
+        lengths = np.sqrt(np.diagonal(products))
+    else:
+        products, lengths = np.zeros((0, 0)), blocks.distances(rows)
+    sane = np.isfinite(lengths) & (lengths <= DISTANCE_MAX)
+    if not sane.all() and not np.isfinite(own).all():
+        raise ValueError("the own vector is not finite")
+    lengths = np.where(sane, lengths, np.inf)
+    good = np.flatnonzero(sane)
+    if not len(good):
+        nothing = np.zeros(len(rows))
+        found = Weighing(nothing[good], nothing[good])
+        return np.zeros_like(own), _report(found, lengths, good, weights, certificate)
+    rows = rows.only(good.tolist())
+    scene = Scene(
+        weights[good],
+        f,
+        age,
+        lengths[good],
+        products[np.ix_(good, good)] if products.size else products,
+        lambda: float(blocks.distances(blocks.Rows(np.zeros_like(own), [own], None, each))[0]),
+        lambda i, j: blocks.square_between(rows, i, j),
+    )
+    if row.reduce is not None:
+        matrix = selection.nearest_mixing(scene) if first else None
+        pull = blocks.reduce_columns(rows, row.reduce, scene.weights, f, matrix)
+        found = Weighing(np.zeros(0), np.ones(len(good)))
+    else:
+        assert row.weigh is not None
+        weigh = row.weigh
+        found = selection.after_nearest_mixing(weigh, scene) if first else weigh(scene)
+        pull = blocks.combine(rows, found.shares)
+    return pull, _report(found, lengths, good, weights, certificate)
+
+
+def _check(rows: blocks.Rows, weights: Weights, f: int) -> None:
+    k, d = len(rows), len(rows.own)
+    if len(weights) != k or (rows.bases is not None and len(rows.bases) != k):
+        raise ValueError(f"{k} neighbours, {len(weights)} weights: one of each is needed")
+    if f < 0 or not (weights > 0).all() or weights.sum() > 1 + 1e-9:
+        raise ValueError("f >= 0, weights > 0 and sum of weights <= 1 must hold")
+    for row in (*rows.vectors, *(rows.bases or ())):
+        if row.shape != (d,) or row.dtype != np.float32:
+            raise ValueError(f"a vector is {row.dtype}{list(row.shape)}, not float32[{d}]")
+
+
+def _report(
+    found: Weighing, lengths: Weights, good: np.ndarray, weights: Weights, certificate: str
+) -> Report:
+    """One number for each neighbour as given, the bad ones included."""
+    coefficients, shares = np.zeros(len(lengths)), np.zeros(len(lengths))
+    coefficients[good] = found.coefficients
+    weighing = len(found.shares) == len(good)
+    if weighing:
+        shares[good] = found.shares
+    shortened = good[found.coefficients < 1]
+    return Report(
+        tau=found.tau,
+        coefficients=tuple(coefficients.tolist()),
+        distances=tuple(lengths.tolist()),
+        shares=tuple(shares.tolist()) if weighing else (),
+        clipped_weight=float(weights[shortened].sum()),
+        certificate=certificate,
+    )
