@@ -19,6 +19,7 @@ from tapestry_p2p.gossip.merkle import chunk_hash
 from tapestry_p2p.gossip.messages import (
     HELLO,
     Digest,
+    Following,
     Heads,
     Hello,
     Members,
@@ -71,6 +72,8 @@ class Inbox:
             return self._exchange.take_want(link, message)
         if isinstance(message, Digest):
             return self._exchange.take_digest(link, message.rows)
+        if isinstance(message, Following):
+            return self._roster.take_following(link.peer, message)
         if isinstance(message, Heads):
             self._take_heads(link, message.heads)
         else:

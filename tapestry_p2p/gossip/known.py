@@ -25,12 +25,17 @@ class Known:
     profiles: tuple[tuple[SignedHeader, bytes], ...] = ()
     proofs: tuple[ForkProof, ...] = ()
     retired: tuple[SignedHeader, ...] = ()
+    secret: bytes = b""  # keys the order in which neighbours are chosen
+    epoch: int = 0  # of that order
+    neighbours: tuple[tuple[bytes, bool], ...] = ()  # (peer, whether we chose it)
 
     def encode(self) -> bytes:
         """The bytes to store."""
         return pack(
             {
                 "copies": [signed.encode() for signed in self.copies],
+                "neighbours": [[peer, int(chosen)] for peer, chosen in self.neighbours],
+                "order": [self.secret, self.epoch],
                 "own": [signed.encode() for signed in self.own],
                 "profiles": [[signed.encode(), payload] for signed, payload in self.profiles],
                 "proofs": [proof.encode() for proof in self.proofs],
@@ -42,7 +47,7 @@ class Known:
 
 def decode_known(data: bytes) -> Known:
     """Parse stored bytes; Malformed if they are not what ``encode`` wrote."""
-    names = ("copies", "own", "profiles", "proofs", "retired", "seen")
+    names = ("copies", "neighbours", "order", "own", "profiles", "proofs", "retired", "seen")
     row = fields(unpack(data, bytes_max=KNOWN_BYTES_MAX), dict.fromkeys(names, list))
     try:
         return Known(
@@ -52,6 +57,9 @@ def decode_known(data: bytes) -> Known:
             profiles=tuple((decode_signed(head), bytes(load)) for head, load in row["profiles"]),
             proofs=tuple(map(decode_proof, row["proofs"])),
             retired=tuple(map(decode_signed, row["retired"])),
+            secret=bytes(row["order"][0]),
+            epoch=int(row["order"][1]),
+            neighbours=tuple((bytes(peer), bool(chosen)) for peer, chosen in row["neighbours"]),
         )
-    except (TypeError, ValueError) as error:
+    except (IndexError, TypeError, ValueError) as error:
         raise Malformed("not a stored state") from error

@@ -106,6 +106,11 @@ class Membership:
         while len(self._tombstones) > self._settings.tombstones_max:
             del self._tombstones[next(iter(self._tombstones))]
 
+    def wait(self, seconds: float) -> None:
+        """Time that counts for nobody: we were cut off."""
+        for member in self._members.values():
+            member.fresh_at += seconds
+
     def expired(self, at: float) -> list[bytes]:
         """Whoever has not renewed its profile in time."""
         limit = at - self._settings.member_expiry_s

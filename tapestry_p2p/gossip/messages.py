@@ -73,7 +73,15 @@ class Members:
     profiles: tuple[tuple[SignedHeader, bytes], ...]
 
 
-Sync = Heads | Want | Digest | Members
+@dataclass(frozen=True)
+class Following:
+    """Whether the sender follows the receiver, or would; ``ask`` wants the same told back."""
+
+    follow: bool
+    ask: bool
+
+
+Sync = Heads | Want | Digest | Members | Following
 
 
 def encode_hello(hello: Hello) -> bytes:
@@ -107,6 +115,8 @@ def encode_sync(message: Sync) -> bytes:
         return pack({"t": "want", **vars(message)})
     if isinstance(message, Digest):
         return pack({"digest": _rows(message.rows), "t": "digest"})
+    if isinstance(message, Following):
+        return pack({"ask": int(message.ask), "follow": int(message.follow), "t": "link"})
     return pack(
         {
             "members": [[head.encode(), payload] for head, payload in message.profiles],
@@ -128,6 +138,11 @@ def decode_sync(data: bytes, bytes_max: int) -> Sync:
         return Want(row["author"], row["first"], row["last"])
     if name == "digest":
         return Digest(_parse_rows(fields(value, {"t": str, "digest": list})["digest"]))
+    if name == "link":
+        row = fields(value, {"t": str, "ask": int, "follow": int})
+        if row["ask"] not in (0, 1) or row["follow"] not in (0, 1):
+            raise Malformed("not a link")
+        return Following(row["follow"] == 1, row["ask"] == 1)
     if name == "members":
         return Members(_parse_members(fields(value, {"t": str, "members": list})["members"]))
     raise Malformed("unknown frame")

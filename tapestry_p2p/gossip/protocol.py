@@ -19,6 +19,7 @@ from tapestry_p2p.gossip.inbox import Inbox
 from tapestry_p2p.gossip.known import Known
 from tapestry_p2p.gossip.links import Links
 from tapestry_p2p.gossip.membership import Membership
+from tapestry_p2p.gossip.neighbours import SECRET_BYTES, Neighbours
 from tapestry_p2p.gossip.own import Cue, OwnStream, ProtocolError, Voice
 from tapestry_p2p.gossip.profile import Profile, decode_profile
 from tapestry_p2p.gossip.pursuit import Pursuit
@@ -50,7 +51,10 @@ class Protocol:
         own = OwnStream(settings, public_key, signer, random, mute)
         links = Links(settings, public_key, random)
         membership = Membership(settings, random.randbytes(16))
-        self._state = State(settings, public_key, random, verify, at, own, links, membership)
+        neighbours = Neighbours(settings, random.randbytes(SECRET_BYTES))
+        self._state = State(
+            settings, public_key, random, verify, at, own, links, membership, neighbours
+        )
         self._roster = Roster(self._state)
         self._exchange = Exchange(self._state)
         self._pursuit = Pursuit(self._state)
@@ -128,6 +132,7 @@ class Protocol:
         for link in list(state.links.connected()):
             self._exchange.tend(link)
         self._roster.expire()
+        self._roster.tend_links()
         self._pursuit.give_up_late_jobs()
         for stream in list(state.streams.values()):
             self._roster.consider(stream)
@@ -139,15 +144,9 @@ class Protocol:
             state.emit(ProfileDue())
 
     def _dial(self) -> None:
-        """Dial whoever we follow or were told of, and are not connected to."""
+        """Dial whoever we follow, want as a neighbour or were told of, and are not connected to."""
         state = self._state
-        addresses: dict[bytes, tuple[str, ...]] = dict(self.settings.bootstrap)
-        for author in self._roster.followed():
-            member = state.membership.get(author)
-            if member is not None and member.profile.addresses:
-                known = addresses.get(author, ())
-                addresses[author] = tuple(dict.fromkeys((*member.profile.addresses, *known)))
-        addresses.pop(self.public_key, None)
+        addresses = self._roster.wanted()
         for peer in state.links.due(addresses, state.now):
             state.emit(Dial(peer, addresses[peer]))
 
@@ -162,7 +161,10 @@ class Protocol:
         for signed, payload in known.profiles:
             profile = decode_profile(payload)
             state.membership.put(signed, payload, profile, state.now, trusted=True)
-        for signed in known.copies[: self.settings.all_to_all_max - 1]:
+        if known.secret:
+            state.neighbours.restore(known.secret, known.epoch, known.neighbours)
+        places = max(self.settings.all_to_all_max - 1, self.settings.k)
+        for signed in known.copies[:places]:
             self._roster.open(signed.header.author).restore(signed)
         state.effects = []
 
@@ -177,6 +179,11 @@ class Protocol:
             profiles=tuple((member.signed, member.payload) for member in members if member),
             proofs=(*state.proofs.values(), *state.own.proofs),
             retired=tuple(state.retired.values()),
+            secret=state.neighbours.secret,
+            epoch=state.neighbours.epoch,
+            neighbours=tuple(
+                (peer, state.neighbours.ties[peer].chosen) for peer in state.neighbours.agreed()
+            ),
         )
 
     # -- what is shown
@@ -219,6 +226,16 @@ class Protocol:
         """Authors whose copies we keep, in the order we began."""
         return self._roster.followed()
 
+    @property
+    def is_sparse(self) -> bool:
+        """Whether members are too many for everyone to follow everyone."""
+        return self._state.neighbours.sparse
+
+    @property
+    def neighbours(self) -> int:
+        """How many neighbours share the weights with us: k where links are sparse."""
+        return self.settings.k if self.is_sparse else len(self.followed())
+
     def head(self, author: bytes) -> SignedHeader | None:
         """The newest signed header held of anybody, ourselves included."""
         return self._state.newest(author)
@@ -245,6 +262,7 @@ class Protocol:
             "greeted": len(self.greeted()),
             "streams": len(streams),
             "followed": len(self.followed()),
+            "neighbours": len(state.neighbours.agreed()),
             "members": len(state.membership),
             "tombstones": state.membership.tombstones,
             "proofs": len(state.proofs),

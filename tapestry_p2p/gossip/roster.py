@@ -1,15 +1,25 @@
-"""Which authors have a place, and which of them we follow. Everybody, up to the all-to-all limit.
+"""Which authors have a place, and which of them we follow.
 
-A place held by somebody we never reached gives way to a connected author. Silent authors expire
-with their profile. Judges no header and fetches nothing.
+Everybody, up to the all-to-all limit: there a place held by somebody we never reached gives way to
+a connected author. Where members are more, those with whom neighbours.py keeps a link; here its
+choices become dials, words and copies. Silent authors expire with their profile. Judges no header
+and fetches nothing.
 """
 
 from __future__ import annotations
 
 from tapestry_p2p.gossip.bucket import Bucket
-from tapestry_p2p.gossip.effects import Arrived, Unfollow
+from tapestry_p2p.gossip.effects import Arrived, Drop, Send, Unfollow
+from tapestry_p2p.gossip.membership import address_block
+from tapestry_p2p.gossip.messages import SYNC, Following, encode_sync
+from tapestry_p2p.gossip.neighbours import Tie
 from tapestry_p2p.gossip.state import State
 from tapestry_p2p.gossip.streams import Stream
+from tapestry_p2p.gossip.verdict import Judgement, accept
+
+COMPANY = 3  # with so many peers connected those of the configuration need not be dialled
+STRAY_S = 5.0  # a connection to no neighbour lasts so long at least: enough for an exchange
+READS = 3  # whom a newcomer follows before it has a stream of its own, at least
 
 
 class Roster:
@@ -17,6 +27,7 @@ class Roster:
 
     def __init__(self, state: State) -> None:
         self._state = state
+        self._at = state.now
 
     def has_room(self) -> bool:
         """Whether one more author could be taken in."""
@@ -43,10 +54,30 @@ class Roster:
         """Authors whose copies we keep, in the order we began."""
         return tuple(key for key, stream in self._state.streams.items() if stream.followed)
 
+    def wanted(self) -> dict[bytes, tuple[str, ...]]:
+        """Whom we want to be connected to, and the addresses known of them."""
+        state = self._state
+        found: dict[bytes, tuple[str, ...]] = {}
+        sparse = state.neighbours.sparse
+        if not sparse or len(list(state.links.greeted())) < COMPANY:
+            found.update(state.settings.bootstrap)
+        for author in (*state.neighbours.ties, *self.followed()) if sparse else self.followed():
+            member = state.membership.get(author)
+            told = member.profile.addresses if member else ()
+            known = dict(state.settings.bootstrap).get(author, ())
+            if told or known:
+                found[author] = tuple(dict.fromkeys((*told, *known)))
+        found.pop(state.public_key, None)
+        return found
+
     def consider(self, stream: Stream) -> None:
-        """Follow the author if there is a place, or one held by somebody never reached."""
+        """Follow the author if it has a place with us, or takes one of somebody never reached."""
         state = self._state
         if stream.followed or stream.has_left:
+            return
+        if state.neighbours.sparse:
+            if self._keeps(stream.author):
+                self._follow(stream)
             return
         if len(self.followed()) >= state.settings.all_to_all_max - 1:
             if not state.links.is_greeted(stream.author):
@@ -56,13 +87,17 @@ class Roster:
             if victim is None:
                 return
             self.let_go(victim.author, "place_taken")
+        self._follow(stream)
+
+    def _follow(self, stream: Stream) -> None:
         stream.follow()
-        state.touched.add(stream.author)
+        self._state.touched.add(stream.author)
         if stream.newest is not None:
             self.note_arrival(stream, stream.newest.header.seq)
 
     def let_go(self, author: bytes, reason: str) -> None:
-        """Stop following; the newest head stays."""
+        """Stop following, and give up the link; the newest head stays."""
+        self._state.neighbours.part(author)
         stream = self._state.streams.get(author)
         if stream is not None and stream.followed:
             stream.unfollow()
@@ -73,9 +108,164 @@ class Roster:
         if stream.arrive(seq):
             self._state.emit(Arrived(stream.author, seq, self._state.now))
 
-    def expire(self) -> None:
-        """Forget members and streams that have been silent too long and are not connected."""
+    # -- links, where members are too many for everyone to follow everyone
+
+    def tend_links(self) -> None:
+        """Once a tick: ask whom we want, tell neighbours where we stand, drop what is too much."""
+        state, neighbours = self._state, self._state.neighbours
+        strangers = state.public_key not in state.membership
+        if neighbours.crowd(len(state.membership) + strangers):
+            self._change_mode()
+        if not neighbours.sparse:
+            return
+        alone = next(state.links.greeted(), None) is None
+        neighbours.note(state.now, self._present(), alone)
+        for peer in neighbours.unanswered(state.now):
+            self._give_up(peer)
+        if not alone:
+            neighbours.pick(self._blocks(), state.now, self._places())
+        for peer, tie in list(neighbours.ties.items()):
+            self._talk(peer, tie)
+        self._drop_strays()
+
+    def _change_mode(self) -> None:
+        """Followed authors become neighbours; the way back leaves the copies as they are."""
+        neighbours = self._state.neighbours
+        if not neighbours.sparse:
+            neighbours.ties.clear()
+            return
+        for author in neighbours.enter(self.followed(), self._state.now):
+            self.let_go(author, "too_many")
+
+    @property
+    def _is_reading(self) -> bool:
+        """Whether we have no stream yet that anybody could follow."""
+        return self._state.own.head is None
+
+    def _places(self) -> int:
+        settings = self._state.settings
+        return min(settings.k, max(READS, 2 * settings.f + 1)) if self._is_reading else settings.k
+
+    def _keeps(self, author: bytes) -> bool:
+        tie = self._state.neighbours.ties.get(author)
+        return tie is not None and (tie.agreed or self._is_reading)
+
+    def _present(self) -> set[bytes]:
+        """Neighbours that are here and publish; where most are silent, silence is no fault."""
         state = self._state
+        limit = state.now - state.settings.link_silent_s
+        here = [s for s in map(state.streams.get, state.neighbours.ties) if s and s.proof is None]
+        here = [stream for stream in here if state.links.is_greeted(stream.author)]
+        heard = [stream for stream in here if stream.fresh_at >= limit]
+        return {stream.author for stream in (heard if 2 * len(heard) >= len(here) else here)}
+
+    def _blocks(self) -> dict[bytes, str | None]:
+        """Members that may become neighbours, and the address block that each counts for."""
+        state = self._state
+        blocks: dict[bytes, str | None] = {}
+        for author in state.membership:
+            member = state.membership.get(author)
+            addresses = member.profile.addresses if member else ()
+            if author not in state.proofs and (addresses or state.links.is_greeted(author)):
+                blocks[author] = address_block(addresses[0]) if addresses else "none"
+        blocks.update((peer, None) for peer, _ in state.settings.bootstrap if peer in blocks)
+        blocks.pop(state.public_key, None)
+        return blocks
+
+    def _talk(self, peer: bytes, tie: Tie) -> None:
+        """Ask for the link until it is answered; repeat now and then that it stands."""
+        state = self._state
+        if not state.links.is_greeted(peer):
+            return
+        if self._is_reading:
+            tie.since = state.now if not tie.agreed else tie.since
+            return
+        settings = state.settings
+        every = 2 * settings.digest_every_s if tie.agreed else settings.link_ask_s
+        if state.now - tie.told_at >= every:
+            self._tell(peer, ask=not tie.agreed)
+
+    def take_following(self, peer: bytes, message: Following) -> Judgement:
+        """A peer says whether it follows us, or would."""
+        neighbours = self._state.neighbours
+        if neighbours.sparse and message.follow:
+            self._link(peer)
+        elif neighbours.sparse and peer in neighbours.ties:
+            self._give_up(peer)
+        unwanted = neighbours.sparse and message.follow and not self._stands_with(peer)
+        if message.ask or unwanted:
+            self._tell(peer)
+        return accept("link")
+
+    def _link(self, peer: bytes) -> None:
+        """A peer wants, or confirms, a link."""
+        state, neighbours = self._state, self._state.neighbours
+        tie, stream = neighbours.ties.get(peer), state.streams.get(peer)
+        if tie is not None and tie.agreed:
+            return
+        if stream is None or stream.proof is not None or stream.has_left:
+            return
+        if tie is not None:
+            replaced = neighbours.agree(peer, state.now)
+        else:
+            replaced = neighbours.grant(peer, self._blocks(), state.now)
+        if replaced is None:
+            if tie is not None:
+                self._give_up(peer)
+            return
+        for victim in replaced:
+            self.let_go(victim, "replaced")
+            self._tell(victim)
+        self.consider(stream)
+
+    def _give_up(self, peer: bytes) -> None:
+        self._state.neighbours.refuse(peer, self._state.now)
+        self.let_go(peer, "no_link")
+
+    def _stands_with(self, peer: bytes) -> bool:
+        """Whether we follow a peer, or asked to."""
+        state = self._state
+        stream = state.streams.get(peer)
+        followed = stream is not None and stream.followed
+        return peer in state.neighbours.ties if state.neighbours.sparse else followed
+
+    def _tell(self, peer: bytes, *, ask: bool = False) -> None:
+        state = self._state
+        if not state.links.is_greeted(peer):
+            return
+        tie = state.neighbours.ties.get(peer)
+        if tie is not None:
+            tie.told_at = state.now
+        frame = encode_sync(Following(self._stands_with(peer), ask))
+        state.emit(Send(peer, SYNC, frame))
+
+    def _drop_strays(self) -> None:
+        """Close the oldest connections to members that are no neighbours, beyond some."""
+        state = self._state
+        limit = state.now - STRAY_S
+        strays = [link for link in state.links.greeted() if link.peer not in state.neighbours.ties]
+        old = sorted(
+            (link for link in strays if link.connected_at <= limit),
+            key=lambda link: link.connected_at,
+        )
+        for link in old[: max(0, len(strays) - state.settings.strays_max)]:
+            state.emit(Drop(link.peer, "no_neighbour"))
+            state.links.disconnect(link.peer, state.now)
+
+    # -- expiry
+
+    def expire(self) -> None:
+        """Forget members and streams that have been silent too long and are not connected.
+
+        While nobody at all is connected it is we who are away, and nobody grows older.
+        """
+        state = self._state
+        passed, self._at = state.now - self._at, state.now
+        if next(state.links.greeted(), None) is None:
+            state.membership.wait(passed)
+            for stream in state.streams.values():
+                stream.fresh_at += passed
+            return
         for author in state.membership.expired(state.now):
             if not state.links.is_greeted(author):
                 self._bury(author)

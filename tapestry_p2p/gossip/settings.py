@@ -23,6 +23,8 @@ class Settings:
     ring: int = 16  # entries kept; a larger gap goes by keyframe, so more costs only disk
     chunk_bytes_max: int = CHUNK_BYTES
     all_to_all_max: int = 17  # members that all follow one another, oneself included
+    k: int = 16  # links of each member where there are more; fewer cost less and tolerate less
+    f: int = 0  # hostile neighbours tolerated
     entries_per_minute_max: int = 6000  # per author; lower holds back a flood, and a fast member
 
     bootstrap: tuple[tuple[bytes, tuple[str, ...]], ...] = ()  # (public key, addresses) to dial
@@ -51,6 +53,16 @@ class Settings:
     dial_patience_s: float = 4.0  # how long the higher key waits for the lower one to dial
     profile_every_s: float = 600.0
     member_expiry_s: float = 3600.0  # without a higher-numbered profile; >= 3 profile_every_s
+    link_ask_s: float = 2.0  # a link asked for is asked for again
+    link_timeout_s: float = 30.0  # dialling included; then the next in our order is asked
+    link_asks_max: int = 4  # links asked for at once
+    link_refused_s: float = 15.0  # first wait before a refuser is asked again; doubles
+    link_refused_max_s: float = 600.0
+    link_absent_s: float = 600.0  # a neighbour away for so long gives way to another
+    link_silent_s: float = 3600.0  # and one that publishes nothing, unless most do not
+    guest_s: float = 600.0  # how long a newcomer keeps the place that changes hands
+    renew_every_s: float = 1800.0  # a chosen link is exchanged; lower mixes more, costs a copy each
+    strays_max: int = 8  # connections kept to members that are no neighbours
     messages_per_s: float = 64.0  # per peer, burst of 8 seconds' worth
     bytes_per_s: float = 1_048_576.0  # per peer, burst of 8 seconds' worth
     blames_max: int = 8  # rejects per peer and blame_window_s before it is dropped
@@ -66,6 +78,9 @@ class Settings:
         _require(self.member_expiry_s >= 3 * self.profile_every_s, "expiry >= 3 profile periods")
         _require(self.all_to_all_max <= self.streams_max, "all_to_all_max <= streams_max")
         _require(self.all_to_all_max <= self.peers_max, "all_to_all_max <= peers_max")
+        _require(0 <= 3 * self.f <= self.k, "3f <= k")
+        _require(2 <= self.k <= self.streams_max, "2 <= k <= streams_max")
+        _require(self.k <= self.peers_max, "k <= peers_max")
         _require(
             all(0 < size <= CHUNKS_MAX * self.chunk_bytes_max for size in self.codecs.values()),
             f"payload <= {CHUNKS_MAX} chunks",

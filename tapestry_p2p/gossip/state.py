@@ -14,6 +14,7 @@ from tapestry_p2p.gossip.fork import ForkProof
 from tapestry_p2p.gossip.header import SignedHeader, Verify
 from tapestry_p2p.gossip.links import Links
 from tapestry_p2p.gossip.membership import Membership
+from tapestry_p2p.gossip.neighbours import Neighbours
 from tapestry_p2p.gossip.own import OwnStream
 from tapestry_p2p.gossip.settings import Settings
 from tapestry_p2p.gossip.streams import Stream
@@ -32,6 +33,7 @@ class State:
     own: OwnStream
     links: Links
     membership: Membership
+    neighbours: Neighbours
     streams: dict[bytes, Stream] = field(default_factory=dict)
     retired: dict[bytes, SignedHeader] = field(default_factory=dict)
     proofs: dict[bytes, ForkProof] = field(default_factory=dict)
