@@ -6,7 +6,7 @@ foreign ends here as a counted verdict; nothing foreign raises beyond this file.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from tapestry_p2p.gossip import events as ev
 from tapestry_p2p.gossip.canonical import Malformed
@@ -23,9 +23,9 @@ from tapestry_p2p.gossip.messages import (
     Heads,
     Hello,
     Members,
+    Sync,
     Want,
     decode_hello,
-    decode_sync,
 )
 from tapestry_p2p.gossip.own import Shown
 from tapestry_p2p.gossip.profile import decode_profile
@@ -35,12 +35,15 @@ from tapestry_p2p.gossip.streams import Stream
 from tapestry_p2p.gossip.validity import breach
 from tapestry_p2p.gossip.verdict import Judgement, accept, ignore, reject
 
+Parse = Callable[[bytes, int], Sync]  # a frame and its longest length; Malformed and nothing else
+
 
 class Inbox:
     """Verdicts on foreign frames, and what follows from them."""
 
-    def __init__(self, state: State, roster: Roster, exchange: Exchange) -> None:
+    def __init__(self, state: State, roster: Roster, exchange: Exchange, parse: Parse) -> None:
         self._state = state
+        self._parse = parse
         self._roster = roster
         self._exchange = exchange
 
@@ -65,7 +68,7 @@ class Inbox:
                 return self._take_hello(link, decode_hello(event.data, len(event.data)))
             if not link.greeted:
                 return ignore("before_hello")
-            message = decode_sync(event.data, len(event.data))
+            message = self._parse(event.data, len(event.data))
         except Malformed:
             return reject("malformed")
         if isinstance(message, Want):

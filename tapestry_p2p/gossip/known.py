@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tapestry_p2p.gossip import identity
 from tapestry_p2p.gossip.canonical import Malformed, fields, pack, unpack
 from tapestry_p2p.gossip.fork import ForkProof, decode_proof
-from tapestry_p2p.gossip.header import SignedHeader, decode_signed
+from tapestry_p2p.gossip.header import SignedHeader, Verify, decode_signed
 
 KNOWN_BYTES_MAX = 64 * 1024 * 1024
 
@@ -45,7 +46,7 @@ class Known:
         )
 
 
-def decode_known(data: bytes) -> Known:
+def decode_known(data: bytes, verify: Verify = identity.verify) -> Known:
     """Parse stored bytes; Malformed if they are not what ``encode`` wrote."""
     names = ("copies", "neighbours", "order", "own", "profiles", "proofs", "retired", "seen")
     row = fields(unpack(data, bytes_max=KNOWN_BYTES_MAX), dict.fromkeys(names, list))
@@ -55,7 +56,7 @@ def decode_known(data: bytes) -> Known:
             seen=decode_signed(row["seen"][0]) if row["seen"] else None,
             copies=tuple(map(decode_signed, row["copies"])),
             profiles=tuple((decode_signed(head), bytes(load)) for head, load in row["profiles"]),
-            proofs=tuple(map(decode_proof, row["proofs"])),
+            proofs=tuple(decode_proof(proof, verify) for proof in row["proofs"]),
             retired=tuple(map(decode_signed, row["retired"])),
             secret=bytes(row["order"][0]),
             epoch=int(row["order"][1]),

@@ -15,10 +15,11 @@ from tapestry_p2p.gossip import identity
 from tapestry_p2p.gossip.effects import Dial, Drop, Effect, Persist, ProfileDue
 from tapestry_p2p.gossip.exchange import Exchange
 from tapestry_p2p.gossip.header import LEAVE, PROFILE, Sign, SignedHeader, Verify
-from tapestry_p2p.gossip.inbox import Inbox
+from tapestry_p2p.gossip.inbox import Inbox, Parse
 from tapestry_p2p.gossip.known import Known
 from tapestry_p2p.gossip.links import Links
 from tapestry_p2p.gossip.membership import Membership
+from tapestry_p2p.gossip.messages import decode_sync
 from tapestry_p2p.gossip.neighbours import SECRET_BYTES, Neighbours
 from tapestry_p2p.gossip.own import Cue, OwnStream, ProtocolError, Voice
 from tapestry_p2p.gossip.profile import Profile, decode_profile
@@ -44,8 +45,12 @@ class Protocol:
         at: float = 0.0,
         mute: bool = False,
         verify: Verify = identity.verify,
+        parse: Parse = decode_sync,
     ) -> None:
-        """``mute``: publish nothing before Unmute; a restarted node asks its neighbours first."""
+        """``mute``: publish nothing before Unmute; a restarted node asks its neighbours first.
+
+        ``parse`` reads a sync frame; a simulator hands in one that remembers what it read.
+        """
         self.settings = settings
         self.public_key = public_key
         own = OwnStream(settings, public_key, signer, random, mute)
@@ -58,7 +63,7 @@ class Protocol:
         self._roster = Roster(self._state)
         self._exchange = Exchange(self._state)
         self._pursuit = Pursuit(self._state)
-        self._inbox = Inbox(self._state, self._roster, self._exchange)
+        self._inbox = Inbox(self._state, self._roster, self._exchange, parse)
         self._own_profile_at = at - settings.profile_every_s
         self._doors: dict[type, Callable[[Any], None]] = {
             ev.Connected: self._on_connected,
