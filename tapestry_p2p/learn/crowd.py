@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from tapestry_p2p.learn.learner import inner_step, with_schedule_at
 from tapestry_p2p.learn.load import load
+from tapestry_p2p.learn.partition import dirichlet, flipped, iid, label_separated
 from tapestry_p2p.learn.task import Data, Options, Task, evaluator_of, optimizer_of, sgd
 from tapestry_p2p.learn.vector import Layout
 
@@ -89,6 +90,38 @@ class Crowd:
         self._flatten = jax.jit(jax.vmap(self.layout.ravel))
         params = self._unflatten(np.broadcast_to(self.genesis, (self.members, len(self.genesis))))
         self._moments = jax.jit(jax.vmap(optimizer.init))(params)
+
+    @classmethod
+    def of_pictures(
+        cls,
+        task: str,
+        members: int,
+        partition: str = "iid",
+        *,
+        alpha: float = 1.0,
+        poisoned: Sequence[int] = (),
+        seed: int = 0,
+        paths: Sequence[Path] = (),
+        **rest: Any,
+    ) -> Crowd:
+        """A crowd that shares out the training records of ``digits`` or ``fashion``.
+
+        ``partition``: iid, labels (as few classes a member as can be) or dirichlet(``alpha``).
+        ``poisoned``: members whose labels are mirrored (class c is taught as 9 - c). ``paths``:
+        the folder of ``fashion``. The rest as for `Crowd`. ValueError, TaskError.
+        """
+        whole: Any = load(task, {"batch_size": 1}, Data(list(paths), seed))
+        records = whole.records["train"]
+        shared = {
+            "iid": lambda: iid(len(records), members, seed),
+            "labels": lambda: label_separated(records[:, -1], members, seed),
+            "dirichlet": lambda: dirichlet(records[:, -1], members, alpha, seed),
+        }
+        if partition not in shared:
+            raise ValueError(f"partition must be one of {', '.join(shared)}, not {partition}")
+        parts = [records[indices] for indices in shared[partition]()]
+        data = [flipped(part) if i in poisoned else part for i, part in enumerate(parts)]
+        return cls(task, data, seed=seed, paths=paths, **rest)
 
     def train(
         self, x: Matrix, steps: int, first_step: int, who: Sequence[int] | None = None

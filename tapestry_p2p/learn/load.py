@@ -17,6 +17,7 @@ from tapestry_p2p.learn.task import Data, Options, Task, TaskError, refuse_local
 BUILT_IN = {
     "language": "tapestry_p2p.learn.tasks.language",
     "digits": "tapestry_p2p.learn.tasks.digits",
+    "fashion": "tapestry_p2p.learn.tasks.fashion",
 }
 
 

@@ -51,7 +51,7 @@ Records = NDArray[Any]  # uint8 or float32 [n, pixels + 1], the class last
 
 
 class Linear(nnx.Module):
-    """float32[n, pixels] -> scores float32[n, 10]: 11·pixels - pixels + 10 parameters."""
+    """float32[n, pixels] -> scores float32[n, 10]: 10·pixels + 10 parameters."""
 
     def __init__(self, pixels: int, rngs: nnx.Rngs) -> None:
         self.out = nnx.Linear(pixels, CLASSES, rngs=rngs)
