@@ -12,7 +12,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from msgspec import Meta, Struct, field, to_builtins
+from msgspec import UNSET, Meta, Struct, UnsetType, field, to_builtins
 
 from tapestry_p2p.daemon import tomlfile
 from tapestry_p2p.errors import BAD_CONFIG, VERSION, TapestryError
@@ -21,6 +21,7 @@ from tapestry_p2p.gossip import canonical
 WIRE = 1
 NAME_CHARS_MAX = 64
 OPTIONS_MAX = 64
+LINKS_MAX = 48  # each costs a copy in memory; the protocol keeps 64 connections
 MEMBERS_MAX = 256  # genesis members in a manifest; membership itself is not bounded by this
 _HASH = re.compile(r"[0-9a-f]{64}")
 _DOMAIN = b"tapestry/1/network\0"
@@ -182,6 +183,19 @@ class Mixing(Section, frozen=True, kw_only=True):
         int,
         Meta(ge=2, le=17, description="Up to so many members, everyone follows everyone."),
     ] = 17
+    k: (
+        Annotated[
+            int,
+            Meta(
+                ge=2,
+                le=LINKS_MAX,
+                description="Links of each member where there are more: neighbours who follow one"
+                " another, chosen by chance. More: tolerates more, costs traffic and memory. Not"
+                " given: the least that carries f, and 16 at least.",
+            ),
+        ]
+        | UnsetType
+    ) = UNSET
     gamma: Annotated[
         float,
         Meta(
@@ -212,10 +226,34 @@ class Mixing(Section, frozen=True, kw_only=True):
                 f"3f+1 <= all_to_all_max does not hold: {needed} > {self.all_to_all_max};"
                 f" f = {self.f} needs more neighbours than anyone here follows, lower it"
             )
+        if carried(self.links, self.f) <= 2 * self.f:
+            least = next(k for k in range(2, LINKS_MAX) if carried(k, self.f) > 2 * self.f)
+            raise ValueError(
+                f"k - f - 2 sqrt(k - f - 1) > 2f does not hold: {carried(self.links, self.f):.2f}"
+                f" <= {2 * self.f}; so few links cannot carry f = {self.f}, k = {least} can"
+            )
         from tapestry_p2p.mix.rules import check_rule  # numpy: only where a manifest is made
 
-        if wrong := check_rule(self.rule, self.all_to_all_max, self.f):
-            raise ValueError(f"rule: {wrong}")
+        for members in (self.all_to_all_max, self.links + 1):
+            if wrong := check_rule(self.rule, members, self.f):
+                raise ValueError(f"rule: {wrong}")
+
+    @property
+    def links(self) -> int:
+        """k as it is in force: the given one, or the least of 16 and more that carries f well."""
+        if not isinstance(self.k, UnsetType):
+            return self.k
+        enough = (k for k in range(16, LINKS_MAX) if carried(k, self.f) > 4 * self.f)
+        return next(enough, LINKS_MAX)
+
+
+def carried(k: int, f: int) -> float:
+    """mu2, in unit weights, of the honest part of a large random graph with k links a member.
+
+    (k - f) - 2 sqrt(k - f - 1), Friedman 2008. A rule needs more than 2f, a proof more than 4f.
+    """
+    degree = k - f
+    return degree - 2 * math.sqrt(degree - 1) if degree >= 1 else 0.0
 
 
 class Training(Section, frozen=True, kw_only=True):

@@ -258,9 +258,9 @@ class Rounds:
         """Mix and save; the vector float32[d] that the trainer has to add."""
         protocol, copies = self._protocol, self._copies
         zero = frozenset(a for a in copies.followed if protocol.weight_zero(a))
-        neighbours = len(protocol.followed())
         async with self._fetcher.mixing:
-            mixing = await self._in_thread(functools.partial(mix, copies.vectors(zero), neighbours))
+            job = functools.partial(mix, copies.vectors(zero), protocol.neighbours)
+            mixing = await self._in_thread(job)
             loom.mixed(mixing)
             await self.save(throttled=True)
         self._note_mixing(mixing)

@@ -55,9 +55,10 @@ def sections(kind: type[msgspec.Struct]) -> dict[str, type[msgspec.Struct]]:
 def meaning(section: type[msgspec.Struct], key: str) -> str:
     """What a key means, from its `Meta`; empty if it has none."""
     hint = typing.get_type_hints(section, include_extras=True)[key]
-    for note in getattr(hint, "__metadata__", ()):
-        if isinstance(note, msgspec.Meta) and note.description:
-            return note.description
+    for part in (hint, *typing.get_args(hint)):  # a key that may be left out is a union
+        for note in getattr(part, "__metadata__", ()):
+            if isinstance(note, msgspec.Meta) and note.description:
+                return note.description
     return ""
 
 
@@ -78,6 +79,9 @@ def dump(value: msgspec.Struct, head: str, *, hide_defaults: bool = False) -> st
             if isinstance(setting, dict) and setting:
                 nested += ["", *comment, f"[{section}.{key}]"]
                 nested += [f"{_key(item)} = {literal(setting[item])}" for item in sorted(setting)]
+                continue
+            if setting is msgspec.UNSET:
+                lines += [*comment, f"# {key} is not given"]
                 continue
             hidden = hide_defaults and setting == _default(kind, key)
             lines += [*comment, f"{'# ' if hidden else ''}{key} = {literal(setting)}"]

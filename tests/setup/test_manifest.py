@@ -66,7 +66,7 @@ def test_every_key_changes_the_id() -> None:
         "hash": "cd" * 32, "parameters": 70001, "seed": 2, "root": "cd" * 32,
         "members": ["12D3KooWD3eckifWpRn9wQpMG9R9hX3sD158z7EqHWmweQAJU5SA"],
         "codec": "int8", "ring": 17, "ttl": 15, "keyframe_every": 65, "rule": "mean", "f": 1,
-        "all_to_all_max": 16, "gamma": 0.4, "mu": 0.5, "rho": 0.5, "view": "applied_pull",
+        "all_to_all_max": 16, "k": 17, "gamma": 0.4, "mu": 0.5, "rho": 0.5, "view": "applied_pull",
         "inner_steps": 51, "schedule_steps": 21, "chunk_bytes_max": 131072,
         "entry_bytes_max": 1 << 25, "entries_per_minute_max": 601, "norm_max": 2e6,
     }  # fmt: skip
@@ -109,6 +109,12 @@ GAMMAS = ("[mixing]\ngamma = 1", "[mixing]\ngamma = 1.0")
     [
         ("[mixing]\nf = 6", "3f+1 <= all_to_all_max does not hold: 19 > 17"),
         ("[mixing]\nf = 1\nall_to_all_max = 3", "4 > 3"),
+        (
+            "[mixing]\nf = 1\nk = 7",
+            "does not hold: 1.53 <= 2; so few links cannot carry f = 1, k = 8",
+        ),
+        ("[mixing]\nk = 2", "does not hold: 0.00 <= 0"),
+        ("[mixing]\nk = 49", "mixing.k: expected int <= 48"),
         ("[mixing]\nf = -1", "mixing.f: expected int >= 0"),
         ("[mixing]\nf = true", "mixing.f: expected int, got bool"),
         ("[mixing]\ngama = 1", "mixing.gama is not known here; did you mean gamma?"),
@@ -231,3 +237,16 @@ def test_own_code_must_be_the_code_agreed_on(tmp_path: Path) -> None:
     code.unlink()
     with pytest.raises(TapestryError, match="get the task's code from a member"):
         m.task_file(manifest, tmp_path)
+
+
+@pytest.mark.parametrize(("f", "links"), [(0, 16), (1, 16), (2, 18), (3, 24), (4, 31), (5, 36)])
+def test_links_that_are_not_given_follow_from_f(f: int, links: int) -> None:
+    assert m.Mixing(f=f).links == links
+
+
+def test_links_left_out_change_no_id_and_survive_being_written() -> None:
+    assert "k is not given" in m.dump_manifest(minimal())
+    given = msgspec.structs.replace(minimal(), mixing=m.Mixing(all_to_all_max=3, k=3))
+    again = m.parse_manifest(m.dump_manifest(given).encode())
+    assert again == given
+    assert again.mixing.links == 3
