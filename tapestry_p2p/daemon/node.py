@@ -151,6 +151,8 @@ class Node:
             ring=m.streams.ring,
             chunk_bytes_max=m.limits.chunk_bytes_max,
             all_to_all_max=m.mixing.all_to_all_max,
+            k=m.mixing.links,
+            f=m.mixing.f,
             entries_per_minute_max=m.limits.entries_per_minute_max,
             digest_every_s=DIGEST_EVERY_S,
             bootstrap=tuple((key, tuple(found)) for key, found in bootstrap.items()),
