@@ -1,6 +1,6 @@
-"""`data list | udhr | debian`: texts to train on, one file for each language.
+"""`data list | udhr | debian | fashion`: texts to train on, one a language, and small pictures.
 
-Knows where texts come from and writes them; never overwrites.
+Knows where they come from and writes them; never overwrites.
 """
 
 import contextlib
@@ -15,14 +15,14 @@ from tapestry_p2p.errors import FAILURE, REFUSED, USAGE, TapestryError
 
 app = App(
     name="data",
-    help="Get texts to train on.",
+    help="Get texts or pictures to train on.",
     default_parameter=Parameter(negative=()),
 )
 
 
 @app.command(name="list")
 def list_(*, json: bool = False) -> None:
-    """List the texts that can be had.
+    """List what can be had.
 
     Parameters
     ----------
@@ -30,13 +30,16 @@ def list_(*, json: bool = False) -> None:
         Print JSON.
     """
     from tapestry_p2p.cli.debian import LANGUAGES
+    from tapestry_p2p.cli.fashion import FILES
 
     sizes = {code: len(udhr(code)) for code in udhr_languages()}
     lines = ["udhr: the Universal Declaration of Human Rights; comes with the package"]
     lines += [f"  {code:14}{UDHR_LANGUAGES[code]:22}{sizes[code]:6} bytes" for code in sizes]
     lines += ["debian: the help of LibreOffice, megabytes in each language; fetched with apt-get"]
     lines += [f"  {' '.join(LANGUAGES)}"]
-    show({"udhr": sizes, "debian": list(LANGUAGES)}, as_json=json, lines=lines)
+    lines += ["fashion: 70,000 small pictures of clothing (Fashion-MNIST); fetched with apt-get"]
+    found = {"udhr": sizes, "debian": list(LANGUAGES), "fashion": list(FILES)}
+    show(found, as_json=json, lines=lines)
 
 
 @app.command(name="udhr")
@@ -82,6 +85,23 @@ def debian(*, languages: str, out: Path) -> None:
         _write(targets[language], text)
 
 
+@app.command
+def fashion(*, out: Path) -> None:
+    """Fetch Fashion-MNIST with apt-get and write its four files, for the task `fashion`.
+
+    Parameters
+    ----------
+    out
+        The folder to write to.
+    """
+    from tapestry_p2p.cli.fashion import FILES, fashion_files
+
+    targets = _free({name: out / name for name in FILES})
+    note("fetching 31 MB")
+    for name, content in fashion_files().items():
+        _write(targets[name], content)
+
+
 def _names(languages: str) -> list[str]:
     names = list(dict.fromkeys(part.strip() for part in languages.split(",") if part.strip()))
     for name in names:
@@ -91,7 +111,11 @@ def _names(languages: str) -> list[str]:
 
 
 def _targets(out: Path, names: list[str]) -> dict[str, Path]:
-    targets = {name: out / f"{name}.txt" for name in names}
+    return _free({name: out / f"{name}.txt" for name in names})
+
+
+def _free(targets: dict[str, Path]) -> dict[str, Path]:
+    """The same. TapestryError if one is there already."""
     for target in targets.values():
         if target.exists():
             raise TapestryError(
@@ -100,16 +124,16 @@ def _targets(out: Path, names: list[str]) -> dict[str, Path]:
     return targets
 
 
-def _write(target: Path, text: bytes) -> None:
+def _write(target: Path, content: bytes) -> None:
     """Write a whole file or none."""
     draft = target.with_name(f".{target.name}.{os.getpid()}")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        draft.write_bytes(text)
+        draft.write_bytes(content)
         os.link(draft, target)
     except OSError as error:
         raise TapestryError(f"{target} cannot be written: {error.strerror}", FAILURE) from error
     finally:
         with contextlib.suppress(OSError):  # it was never made
             draft.unlink()
-    say(f"{target}  {len(text)} bytes")
+    say(f"{target}  {len(content)} bytes")

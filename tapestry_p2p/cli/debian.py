@@ -1,19 +1,18 @@
 """Texts from Debian: the help of LibreOffice in one language, fetched with apt and cleaned.
 
-Knows apt-get, dpkg-deb and the shape of the help's pages. Needs no root: where the package lists
-are missing it keeps lists of its own in a temporary folder. A text holds what its translators
+Knows the packages' names and the shape of the help's pages. A text holds what its translators
 wrote: lines that are the same in English are dropped, and each line stands once.
 """
 
 import re
 import shutil
-import subprocess
 import tempfile
 from collections.abc import Iterable
 from html.parser import HTMLParser
 from pathlib import Path
 
-from tapestry_p2p.errors import FAILURE, TEMPORARY, USAGE, TapestryError
+from tapestry_p2p.cli.apt import Apt, need_apt
+from tapestry_p2p.errors import FAILURE, TapestryError
 
 # those that are translated, and have more than a megabyte
 LANGUAGES = ("de", "el", "en-us", "eu", "fr", "id", "ja", "km", "ko", "ru", "tr", "vi", "zh-cn")
@@ -21,7 +20,6 @@ ENGLISH = "en-us"
 UNTRANSLATED_MAX = 0.5  # a language with a larger share of English lines is refused
 LETTERS_MIN = 3  # fewer letters make no text
 PAGE_BYTES_MAX = 4 << 20
-APT_S = 900.0
 
 _BLOCKS = re.compile(r"p|h[1-6]|li|td|th|dt|dd|div|tr|table|br|ul|ol|section")
 _SILENT = frozenset({"script", "style", "pre", "code", "nav", "button", "title"})
@@ -82,15 +80,9 @@ def help_texts(languages: Iterable[str]) -> Iterable[tuple[str, bytes]]:
     TapestryError: 1 without apt, 75 if fetching failed, 2 for a language that is not to be had,
     1 for one that is mostly English.
     """
-    for tool in ("apt-get", "dpkg-deb"):
-        if shutil.which(tool) is None:
-            raise TapestryError(
-                f"{tool} was not found: these texts come from Debian's packages; elsewhere, take"
-                " `tapestry data udhr` or texts of your own",
-                FAILURE,
-            )
+    need_apt("`tapestry data udhr` or texts of your own")
     with tempfile.TemporaryDirectory(prefix="tapestry-debian-") as folder:
-        apt = Apt(Path(folder))
+        apt = Apt(Path(folder), f"choose among {', '.join(LANGUAGES)}")
         english = _lines(apt, ENGLISH)
         for language in languages:
             if language == ENGLISH:
@@ -104,71 +96,6 @@ def help_texts(languages: Iterable[str]) -> Iterable[tuple[str, bytes]]:
                     FAILURE,
                 )
             yield language, _text(lines)
-
-
-class Apt:
-    """Fetches packages into a folder, as whatever user this is."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._options: list[str] = []
-
-    def unpacked(self, package: str) -> Path:
-        """A folder with the package's files. TapestryError if it cannot be had."""
-        target = self._folder / package
-        target.mkdir()
-        if not self._download(package, target):
-            self._own_lists()
-            if not self._download(package, target):
-                raise TapestryError(
-                    f"the package {package} cannot be had from this machine's package sources;"
-                    f" choose among {', '.join(LANGUAGES)}",
-                    USAGE,
-                )
-        for archive in target.glob("*.deb"):
-            _run(["dpkg-deb", "-x", str(archive), str(target)], target)
-            archive.unlink()
-        return target
-
-    def _download(self, package: str, target: Path) -> bool:
-        done = _run(["apt-get", *self._options, "download", package], target)
-        return done == 0 and any(target.glob("*.deb"))
-
-    def _own_lists(self) -> None:
-        """Fetch package lists into a folder of our own: the system's are missing or too old."""
-        if self._options:
-            return
-        state, cache = self._folder / "state", self._folder / "cache"
-        for place in (state / "lists" / "partial", cache / "archives" / "partial"):
-            place.mkdir(parents=True)
-        self._options = [
-            *("-o", f"Dir::State={state}"),
-            *("-o", f"Dir::State::lists={state / 'lists'}"),
-            *("-o", f"Dir::Cache={cache}"),
-            *("-o", "Debug::NoLocking=1"),
-            *("-o", "APT::Sandbox::User="),
-        ]
-        if _run(["apt-get", *self._options, "update", "--error-on=any"], self._folder) != 0:
-            raise TapestryError(
-                "the package lists cannot be fetched; check the network and the package sources,"
-                " then try again",
-                TEMPORARY,
-            )
-
-
-def _run(command: list[str], folder: Path) -> int:
-    """Run a tool silently in a folder; its exit status. TapestryError (75) if it hangs."""
-    try:
-        return subprocess.run(
-            command,
-            cwd=folder,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=APT_S,
-            check=False,
-        ).returncode
-    except subprocess.TimeoutExpired as error:
-        raise TapestryError(f"{command[0]} gave no answer; try again later", TEMPORARY) from error
 
 
 def _lines(apt: Apt, language: str) -> list[str]:

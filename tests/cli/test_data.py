@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from tapestry_p2p.cli import debian
+from tapestry_p2p.cli import debian, fashion
 from tapestry_p2p.cli import main as cli
-from tapestry_p2p.data import udhr, udhr_code, udhr_languages
+from tapestry_p2p.data import idx, udhr, udhr_code, udhr_languages
 from tapestry_p2p.errors import FAILURE, OK, REFUSED, TEMPORARY, USAGE
 
 PAGE = """<!DOCTYPE html><html><head><title>Titel der Seite</title><script>var x = "code";</script>
@@ -158,6 +158,61 @@ def test_files_that_are_there_stay(
     assert not apt.exists()
 
 
+# ---- fashion ---------------------------------------------------------------------------------
+
+
+def _package(apt: Path, count: int, side: int = 28) -> None:
+    """Play a package with so many pictures in each of its files."""
+    folder = apt.parent / "pages" / fashion.PACKAGE / fashion.FOLDER
+    folder.mkdir(parents=True)
+    for pictures, labels in (idx.TRAIN, idx.TEST):
+        shape = (count, side, side)
+        (folder / pictures).write_bytes(idx.pack(shape, bytes(count * side * side)))
+        (folder / labels).write_bytes(idx.pack((count,), bytes(count)))
+
+
+def test_pictures_are_fetched_as_they_are(
+    apt: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _package(apt, 3)
+    out = tmp_path / "out"
+    assert run("data", "fashion", "--out", out) == OK
+    assert sorted(path.name for path in out.iterdir()) == sorted(fashion.FILES)
+    assert idx.read_pair(out, idx.TRAIN) == (3, 784, bytes(3 * 784), bytes(3))
+    assert str(out / idx.TEST[0]) in capsys.readouterr().out
+    calls = apt.read_text()
+    assert run("data", "fashion", "--out", out) == REFUSED
+    assert apt.read_text() == calls  # nothing was fetched for nothing
+
+
+@pytest.mark.parametrize(
+    ("environ", "side", "status", "said"),
+    [
+        ({}, 0, USAGE, "dataset-fashion-mnist cannot be had"),
+        ({}, 27, FAILURE, "does not hold what it should: 3 pictures of 729 points"),
+        ({"FAKE_NO_LISTS": "1", "FAKE_UPDATE": "100"}, 28, TEMPORARY, "check the network"),
+        ({"PATH": "/nowhere"}, 28, FAILURE, "take `--data digits`"),
+    ],
+)
+def test_pictures_that_cannot_be_had_are_one_line_and_no_file(
+    environ: dict[str, str],
+    side: int,
+    status: int,
+    said: str,
+    apt: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    if side:
+        _package(apt, 3, side)
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    assert run("data", "fashion", "--out", tmp_path / "out") == status
+    assert said in capsys.readouterr().err.splitlines()[-1]
+    assert not (tmp_path / "out").exists()
+
+
 # ---- udhr ------------------------------------------------------------------------------------
 
 
@@ -197,4 +252,4 @@ def test_languages_by_any_usual_name() -> None:
 def test_the_list_names_all(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("data", "list") == OK
     out = capsys.readouterr().out
-    assert all(code in out for code in (*udhr_languages(), *debian.LANGUAGES))
+    assert all(code in out for code in (*udhr_languages(), *debian.LANGUAGES, "fashion"))
