@@ -76,15 +76,14 @@ class Fetcher:
         if followed is None or followed.seq != header.seq - 1:
             raise FetchError("root")
         payload = await self._payload(header, sources)
-        try:
-            difference = followed.copy.decoded(header.codec, payload, self.norm_max)
-        except CodecError as error:
-            log.warning("entry %d of %s: %s", header.seq, author.hex()[:8], error)
-            raise FetchError("content") from error
         async with self.mixing:
             if self.copies.followed.get(author) is not followed or followed.seq != header.seq - 1:
                 raise FetchError("missing")  # let go or replaced meanwhile; the newer job decides
-            followed.copy.add(difference)
+            try:
+                followed.copy.advance(header.codec, payload, self.norm_max)
+            except CodecError as error:
+                log.warning("entry %d of %s: %s", header.seq, author.hex()[:8], error)
+                raise FetchError("content") from error
             followed.seq = header.seq
             followed.root = copy_root(followed.copy) if header.root else b""
             if followed.root != header.root:

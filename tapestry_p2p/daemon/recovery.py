@@ -96,7 +96,7 @@ def _moved(copy: PublicCopy, header: Header, payload: bytes, seq: int, norm_max:
         if header.seq != seq + 1:
             return False
         try:
-            copy.add(copy.decoded(header.codec, payload, norm_max))
+            copy.advance(header.codec, payload, norm_max)
         except CodecError:
             return False
     return not header.root or copy_root(copy) == header.root

@@ -1,8 +1,9 @@
 """The public copy: the vector that a stream's entries add up to, the same bits at every follower.
 
-Knows float32 and SHA-256. A copy changes only by ``add`` of a decoded difference (elementwise
-float32) or by being replaced whole. Its bytes are little-endian float32; ``leaves`` are the hashes
-whose Merkle root stands in an entry (gossip/merkle.py joins them).
+Knows float32 and SHA-256. A copy changes only by a difference (``advance`` takes its bytes, ``add``
+its vector; elementwise float32, the same bits) or by being replaced whole. Its bytes are
+little-endian float32; ``leaves`` are the hashes whose Merkle root stands in an entry
+(gossip/merkle.py joins them).
 """
 
 import hashlib
@@ -10,7 +11,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from tapestry_p2p.mix.codec import CodecError, Vector, decode
+from tapestry_p2p.mix.codec import CodecError, Vector, decode, decode_add, payload_norm
 
 FRAME_BYTES = 256 * 1024
 _LEAF = b"\x00"
@@ -31,6 +32,15 @@ class PublicCopy:
         if norm(difference) > norm_max:
             raise CodecError("the difference is longer than the manifest allows")
         return difference
+
+    def advance(self, codec: str, payload: bytes, norm_max: float) -> None:
+        """Move the copy by the difference in ``payload``.
+
+        CodecError if that is malformed or longer than ``norm_max``; then the copy is as it was.
+        """
+        if payload_norm(codec, payload, len(self.vector)) > norm_max:
+            raise CodecError("the difference is longer than the manifest allows")
+        decode_add(codec, payload, self.vector)
 
     def add(self, difference: Vector) -> None:
         """Move the copy by a decoded difference, float32[d]."""

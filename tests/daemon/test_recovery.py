@@ -29,7 +29,7 @@ def log(store: Store, author: Author, saved: int) -> Author:
     for entry, signed in zip(author.entries, author.signed, strict=True):
         store.append_entry(entry)
         if signed.header.kind == DIFFERENCE:
-            twin.copy.add(twin.copy.decoded(twin.codec, entry.payload, NORM_MAX))
+            twin.copy.advance(twin.codec, entry.payload, NORM_MAX)
         if entry.seq == saved:
             store.save_own(saved, signed.header.round, X, twin.copy.vector)
     return author

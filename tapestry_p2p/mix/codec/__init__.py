@@ -1,0 +1,78 @@
+"""Codecs: how a float32 difference becomes bytes, and the one routine that turns bytes back.
+
+Knows each codec's name; a codec is a file of this folder and a row below. Every follower decodes
+with these files, and the result must be the same bits on every CPU: decoding is elementwise float32
+(at most one product per parameter, then one sum with the copy), never a reduction.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from tapestry_p2p.mix.codec import float32, int4, int8, one_bit, top_k, two_bit
+from tapestry_p2p.mix.codec.form import Codec, CodecError, Part, Vector
+
+__all__ = [
+    "CODECS", "CodecError", "Vector", "decode", "decode_add", "encode", "payload_bytes",
+    "payload_norm",
+]  # fmt: skip
+
+_ROWS = {
+    "fp32": float32.CODEC,
+    "int8": int8.CODEC,
+    "int4": int4.CODEC,
+    "2bit": two_bit.CODEC,
+    "1bit": one_bit.CODEC,
+    "topk": top_k.CODEC,
+}
+CODECS = tuple(_ROWS)
+
+
+def payload_bytes(codec: str, d: int) -> int:
+    """Exact payload length in bytes of ``d`` parameters; CodecError for an unknown codec."""
+    return _row(codec).payload_bytes(d)
+
+
+def encode(codec: str, vector: Vector) -> bytes:
+    """Encode float32[d] into ``payload_bytes(codec, d)`` bytes; CodecError if not finite."""
+    return _row(codec).encode(np.ascontiguousarray(vector, np.float32))
+
+
+def decode(codec: str, payload: bytes, d: int) -> Vector:
+    """Decode a payload to float32[d], finite. CodecError for anything malformed."""
+    parts = _parts(codec, payload, d)
+    vector = np.full(d, -0.0, np.float32)  # -0 + v has the bits of v, whatever v is
+    for where, values in parts:
+        vector[where] = values
+    return vector
+
+
+def decode_add(codec: str, payload: bytes, target: Vector) -> None:
+    """``target`` float32[d] += decode(codec, payload, d), bit for bit, with no vector in between.
+
+    CodecError for anything malformed; then the target is as it was.
+    """
+    for where, values in _parts(codec, payload, len(target)):
+        target[where] += values
+
+
+def payload_norm(codec: str, payload: bytes, d: int) -> float:
+    """Euclidean norm of what a payload decodes to, summed in float64. CodecError if malformed."""
+    total = 0.0
+    for _, values in _parts(codec, payload, d):
+        wide = values.astype(np.float64)
+        total += float(wide @ wide)
+    return float(np.sqrt(total))
+
+
+def _row(codec: str) -> Codec:
+    if codec not in _ROWS:
+        raise CodecError(f"unknown codec {codec!r}")
+    return _ROWS[codec]
+
+
+def _parts(codec: str, payload: bytes, d: int) -> Iterator[Part]:
+    row = _row(codec)
+    if len(payload) != row.payload_bytes(d):
+        raise CodecError(f"{codec} payload has {len(payload)} bytes")
+    return row.parts(payload, d)

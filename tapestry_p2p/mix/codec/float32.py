@@ -1,0 +1,57 @@
+"""fp32: the difference as it is, d little-endian float32. Nothing is lost but dust.
+
+A magnitude below 2^-100 is sent as +0 (see form.py), and so is -0: one spelling for each vector.
+Error: none on magnitudes of at least 2^-100.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tapestry_p2p.mix.codec import form
+from tapestry_p2p.mix.codec.form import PIECE, SCALE_MIN, Codec, CodecError, Part, Vector
+
+_MAGNITUDE = np.uint32(0x7FFFFFFF)
+_LEAST = SCALE_MIN.view(np.uint32)
+_SPAN = np.float32(np.inf).view(np.uint32) - _LEAST
+
+
+def payload_bytes(d: int) -> int:
+    """4 d."""
+    return 4 * d
+
+
+def encode(vector: Vector) -> bytes:
+    """float32[d] -> 4d bytes. CodecError if not finite."""
+    if any(not _clean(vector[start : start + PIECE]) for start in range(0, len(vector), PIECE)):
+        vector = np.where(np.abs(vector) < SCALE_MIN, np.float32(0), vector)
+    return vector.astype("<f4", copy=False).tobytes()
+
+
+def _clean(part: Vector) -> bool:
+    """Whether each value is spelt as it is sent. CodecError if one is not finite."""
+    if _spelt(part.view(np.uint32)):
+        return True
+    form.need_finite(np.abs(part).view(np.int32))
+    return False
+
+
+def _spelt(bits: NDArray[np.uint32]) -> bool:
+    above = (bits & _MAGNITUDE) - _LEAST  # wraps round below the least
+    return bool(((above < _SPAN) | (bits == 0)).all())
+
+
+def parts(payload: bytes, d: int) -> Iterator[Part]:
+    """The payload's own float32, in pieces."""
+    vector = np.frombuffer(payload, "<f4", d).astype(np.float32, copy=False)
+    if not all(
+        _spelt(vector[start : start + PIECE].view(np.uint32)) for start in range(0, d, PIECE)
+    ):
+        raise CodecError("a value is not finite, tiny, or a negative zero")
+    for start in range(0, d, PIECE):
+        stop = min(start + PIECE, d)
+        yield slice(start, stop), vector[start:stop]
+
+
+CODEC = Codec(payload_bytes, encode, parts)
