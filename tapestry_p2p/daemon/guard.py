@@ -1,7 +1,7 @@
 """What we refuse libp2p before a byte of a stranger counts: versions, protocols, unbounded reads.
 
 Knows libp2p's private names and checks them at start; transport.py is its only user. We drive
-libp2p's Noise, Yamux and multistream-select under our own accept loop, without its Swarm: the
+libp2p's Noise handshake and multistream-select under our own accept loop, without its Swarm: the
 Swarm's lost inbound slots, peer blocks and handler crashes do not exist here. What remains:
 
 * multistream-select reads a length without a bound: replaced by a reader limited to 1,024 bytes.
@@ -10,12 +10,12 @@ Swarm's lost inbound slots, peer blocks and handler crashes do not exist here. W
 """
 
 import importlib.metadata
-import inspect
 
 import trio
 from libp2p.io.exceptions import IncompleteReadError
 from libp2p.protocol_muxer import multiselect_communicator
-from libp2p.stream_muxer.yamux.yamux import Yamux
+from libp2p.security.noise.io import NoiseTransportReadWriter
+from libp2p.security.secure_session import SecureSession
 
 from tapestry_p2p.errors import VERSION, TapestryError
 
@@ -23,15 +23,12 @@ LIBP2P_VERSION = "0.8.1"
 DELIM_BYTES_MAX = 1024  # a multistream line; the longest honest one has 40 bytes
 UNAUTHENTICATED_MAX = 32
 HANDSHAKE_DEADLINE_S = 5.0
-INBOUND_STREAMS_MAX = 16  # per connection; an honest peer keeps four
 
 
 def install() -> None:
     """Check the installed libp2p and put the bounded reader in place; TapestryError if unknown."""
     found = importlib.metadata.version("libp2p")
-    names = hasattr(multiselect_communicator, "read_delim") and "secured_conn" in (
-        inspect.signature(Yamux.__init__).parameters
-    )
+    names = hasattr(multiselect_communicator, "read_delim") and hasattr(SecureSession, "_drain")
     if found != LIBP2P_VERSION or not names:
         raise TapestryError(
             f"libp2p {found} is installed, this release is made for {LIBP2P_VERSION}: "
@@ -39,6 +36,19 @@ def install() -> None:
             VERSION,
         )
     setattr(multiselect_communicator, "read_delim", read_delim_bounded)  # noqa: B010
+
+
+def keys_of(session: object) -> tuple[bytes, bytes]:
+    """The keys, to send and to receive, that Noise agreed on; nothing was sealed with them yet.
+
+    TypeError if the session is not libp2p's, fresh from its handshake.
+    """
+    if isinstance(session, SecureSession) and isinstance(session.conn, NoiseTransportReadWriter):
+        noise = session.conn.noise_state.noise_protocol
+        send, receive = noise.cipher_state_encrypt, noise.cipher_state_decrypt
+        if send.n == receive.n == 0 and session.low_watermark == session.high_watermark:
+            return bytes(send.k), bytes(receive.k)
+    raise TypeError("not a fresh Noise session of libp2p 0.8.1")
 
 
 async def read_delim_bounded(reader: object) -> bytes:

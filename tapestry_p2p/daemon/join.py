@@ -28,7 +28,7 @@ class _Silent:
     async def disconnected(self, peer: bytes) -> None: ...
     async def message(self, peer: bytes, channel: str, data: bytes) -> None: ...
 
-    async def serve(self, peer: bytes, request: bytes, busy: bool) -> tuple[bytes, bytes]:
+    async def serve(self, peer: bytes, request: bytes) -> tuple[bytes, bytes]:
         return b"", b""
 
 

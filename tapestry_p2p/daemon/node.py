@@ -259,10 +259,8 @@ class Node:
         for name, frame in frames:
             await self._events_in.send(ev.Message(peer, name, frame, trio.current_time()))
 
-    async def serve(self, peer: bytes, request: bytes, busy: bool) -> tuple[bytes, bytes]:
+    async def serve(self, peer: bytes, request: bytes) -> tuple[bytes, bytes]:
         """Answer a fetch request."""
-        if busy:
-            return encode_response(FetchResponse("busy")), b""
         try:
             asked = decode_request(request)
         except Malformed:

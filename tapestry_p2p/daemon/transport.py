@@ -1,18 +1,18 @@
 """Connections to peers over libp2p: TCP, Noise and Yamux only. The only file that speaks libp2p.
 
-Knows bytes, public keys and deadlines; nothing of entries. Each connection is one nursery that
-owns its tasks: the muxer, an accept loop, one sender per stream, and a ping watchdog that closes
-the raw socket of a peer that stopped answering (a blocked Yamux write cannot be cancelled any
-other way). No write is ever cancelled short of closing the connection. Bulk goes one way at a time
-per pair: stock Yamux deadlocks otherwise (docs/decisions/0002).
+Knows bytes, public keys and deadlines; nothing of entries. libp2p's Noise shakes hands and its
+multistream-select names protocols; records and streams are our own (sealed.py, yamux.py, and why:
+docs/decisions/0002). Each connection is one nursery that owns its tasks: the mux, an accept loop,
+one sender per channel, and a ping watchdog that cuts a peer that stopped answering.
 """
 
 import contextlib
 import logging
+import socket
 import struct
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, TypeVar, cast
+from typing import Protocol, TypeVar
 
 import trio
 from libp2p.abc import ISecureConn
@@ -30,12 +30,12 @@ from libp2p.protocol_muxer.multiselect_communicator import MultiselectCommunicat
 from libp2p.security.noise.transport import PROTOCOL_ID as NOISE
 from libp2p.security.noise.transport import Transport as NoiseTransport
 from libp2p.security.security_multistream import SecurityMultistream
-from libp2p.stream_muxer.yamux.yamux import PROTOCOL_ID as YAMUX
-from libp2p.stream_muxer.yamux.yamux import Yamux, YamuxStream
 
 from tapestry_p2p.daemon import guard
 from tapestry_p2p.daemon.address import Address
-from tapestry_p2p.daemon.tap import PLAIN_RECEIVED, PLAIN_SENT, RAW_RECEIVED, RAW_SENT, Tap
+from tapestry_p2p.daemon.sealed import SealedSocket
+from tapestry_p2p.daemon.tap import RAW_RECEIVED, RAW_SENT, Tap
+from tapestry_p2p.daemon.yamux import Mux, MuxError, Stream
 from tapestry_p2p.errors import FAILURE, TapestryError
 
 T = TypeVar("T")
@@ -44,14 +44,15 @@ log = logging.getLogger("tapestry.transport")
 WIRE = 1
 CHANNELS = ("hello", "sync", "fetch", "ping")
 PROTOCOLS = {name: TProtocol(f"/tapestry/{WIRE}/{name}") for name in CHANNELS}
-WRITE_BYTES = 65507  # with the 12-byte Yamux header exactly one Noise message
+YAMUX = TProtocol("/yamux/1.0.0")
+PIECE_BYTES = 65_536  # of an answer; each must make progress
+NOT_SENT_BYTES = 65_536  # in the kernel: what waits there can no longer give way to a ping
 FRAME_BYTES_MAX = 65_536  # hello, sync and requests; bulk is no frame
 QUEUE_FRAMES_MAX = 256  # frames waiting for one slow peer; beyond that it is disconnected
 PING_EVERY_S = 5.0
 PING_DEADLINE_S = 20.0
 STALL_S = 20.0  # a fetch, or a piece of an answer, that takes so long ends its connection
 DIAL_S = 10.0
-OWED_S = 1.0
 
 
 _ED25519_ID = bytes([0x00, 0x24, 0x08, 0x01, 0x12, 0x20])  # identity multihash of the key
@@ -67,8 +68,8 @@ class Handlers(Protocol):
     async def connected(self, peer: bytes, address: str) -> None: ...
     async def disconnected(self, peer: bytes) -> None: ...
     async def message(self, peer: bytes, channel: str, data: bytes) -> None: ...
-    async def serve(self, peer: bytes, request: bytes, busy: bool) -> tuple[bytes, bytes]:
-        """Answer a fetch: a response frame and a body; with ``busy`` say so and send none."""
+    async def serve(self, peer: bytes, request: bytes) -> tuple[bytes, bytes]:
+        """Answer a fetch: a response frame and a body."""
         ...
 
 
@@ -95,17 +96,25 @@ class TapStream(TrioTCPStream):
         super().__init__(self.socket_stream)
 
     async def write(self, data: bytes) -> None:
-        self.traffic.sent += len(data)
-        if self.tap is not None:
-            self.tap(RAW_SENT, data)
+        self.note_sent(data)
         await super().write(data)
 
     async def read(self, n: int | None = None) -> bytes:
         data = await super().read(n)
+        self.note_received(data)
+        return data
+
+    def note_sent(self, data: bytes | memoryview) -> None:
+        """Bytes that go out on the socket, whoever sends them."""
+        self.traffic.sent += len(data)
+        if self.tap is not None:
+            self.tap(RAW_SENT, bytes(data))
+
+    def note_received(self, data: bytes | memoryview) -> None:
+        """Bytes that came in."""
         self.traffic.received += len(data)
         if self.tap is not None:
-            self.tap(RAW_RECEIVED, data)
-        return data
+            self.tap(RAW_RECEIVED, bytes(data))
 
     @property
     def remote(self) -> Address:
@@ -121,29 +130,34 @@ class TapStream(TrioTCPStream):
         self.socket_stream.socket.close()
 
 
-class _TappedConn:
-    """A secured connection as Yamux wants it; what Noise is to encrypt is noted before."""
+class _SealedIO(ReadWriteCloser):
+    """A sealed socket as multistream-select wants it, until Yamux takes it over."""
 
-    def __init__(self, secure: ISecureConn, tap: Tap) -> None:
-        self._secure, self._tap = secure, tap
-
-    async def write(self, data: bytes) -> None:
-        self._tap(PLAIN_SENT, data)
-        await self._secure.write(data)
+    def __init__(self, sealed: SealedSocket) -> None:
+        self._sealed = sealed
+        self.left = b""
 
     async def read(self, n: int | None = None) -> bytes:
-        data = await self._secure.read(n)
-        self._tap(PLAIN_RECEIVED, data)
-        return data
+        if not self.left:
+            self.left = b"".join(await self._sealed.receive())
+        found, self.left = self.left[:n], b"" if n is None else self.left[n:]
+        return found
 
-    def __getattr__(self, name: str) -> object:
-        return getattr(self._secure, name)
+    async def write(self, data: bytes) -> None:
+        self._sealed.seal(memoryview(data))
+        await self._sealed.flush()
+
+    async def close(self) -> None:
+        """The connection's owner cuts the socket."""
+
+    def get_remote_address(self) -> tuple[str, int] | None:
+        return None
 
 
 class _StreamIO(ReadWriteCloser):
     """A muxed stream as multistream-select wants it."""
 
-    def __init__(self, stream: YamuxStream) -> None:
+    def __init__(self, stream: Stream) -> None:
         self._stream = stream
 
     async def read(self, n: int | None = None) -> bytes:
@@ -159,27 +173,12 @@ class _StreamIO(ReadWriteCloser):
         return None
 
 
-async def _read_exactly(stream: YamuxStream, n: int) -> bytes:
-    parts = bytearray()
-    while len(parts) < n:
-        part = await stream.read(n - len(parts))
-        if not part:
-            raise TransportError("the stream ended inside a frame")
-        parts += part
-    return bytes(parts)
-
-
-async def _read_frame(stream: YamuxStream, bound: int = FRAME_BYTES_MAX) -> bytes:
+async def _read_frame(stream: Stream, bound: int = FRAME_BYTES_MAX) -> bytes:
     """One frame: u32 length, big endian, then the bytes. TransportError if longer than bound."""
-    (length,) = struct.unpack("!I", await _read_exactly(stream, 4))
+    (length,) = struct.unpack("!I", await stream.read_exactly(4))
     if length > bound:
         raise TransportError(f"a frame claims {length} bytes, at most {bound} are allowed")
-    return await _read_exactly(stream, length) if length else b""
-
-
-async def _write(stream: YamuxStream, data: bytes) -> None:
-    for start in range(0, len(data), WRITE_BYTES):
-        await stream.write(data[start : start + WRITE_BYTES])
+    return bytes(await stream.read_exactly(length))
 
 
 def _frame(data: bytes) -> bytes:
@@ -194,18 +193,13 @@ class Connection:
     peer: bytes
     dialled: bool
     address: str
-    muxer: Yamux
+    mux: Mux
     raw: TapStream
     handlers: Handlers
     closed: trio.Event = field(default_factory=trio.Event)
-    serving: int = 0
-    fetching: bool = False
-    _owed: trio.Event | None = None
-    _idle: trio.Event = field(default_factory=trio.Event)
     _turn: trio.Lock = field(default_factory=trio.Lock)
-    _fetch_stream: YamuxStream | None = None
+    _fetch_stream: Stream | None = None
     _scope: trio.CancelScope = field(default_factory=trio.CancelScope)
-    _inbound: int = 0
 
     def __post_init__(self) -> None:
         self._queues = {
@@ -233,46 +227,31 @@ class Connection:
         TransportError if the connection fails or the peer makes no progress for ``STALL_S``.
         """
         async with self._turn:
-            await self._wait_for_our_turn()
-            self.fetching = True
             try:
                 return await self._exchange(request, body_bytes_max)
             except TransportError:
                 self.abort("a fetch failed")
                 raise
-            except trio.Cancelled:
-                self._fetch_stream = None  # an answer may still come: never mistake it for another
+            except trio.Cancelled:  # the answer may still come: never mistake it for another
+                if self._fetch_stream is not None:
+                    self._fetch_stream.reset()
+                    self._fetch_stream = None
                 raise
-            finally:
-                self.fetching = False
-
-    async def _wait_for_our_turn(self) -> None:
-        if self._owed is not None:
-            with trio.move_on_after(OWED_S):
-                await self._owed.wait()
-            self._owed = None
-        with trio.move_on_after(2 * STALL_S) as patience:
-            while self.serving:
-                self._idle = trio.Event()
-                await self._idle.wait()
-        if patience.cancelled_caught:
-            self.abort("it takes too long over what we serve it")
-            raise TransportError("our turn to fetch never came")
 
     async def _exchange(self, request: bytes, body_bytes_max: int) -> tuple[bytes, bytes]:
         with _stall_guard(), _wrapped():
             if self._fetch_stream is None:
                 self._fetch_stream = await self._open("fetch")
             stream = self._fetch_stream
-            await _write(stream, _frame(request))
+            await stream.write(_frame(request))
             response = await _read_frame(stream)
-            (length,) = struct.unpack("!I", await _read_exactly(stream, 4))
+            (length,) = struct.unpack("!I", await stream.read_exactly(4))
         if length > body_bytes_max:
             raise TransportError("an answer is longer than what we asked for")
         body = bytearray()
         while len(body) < length:
             with _stall_guard(), _wrapped():
-                body += await _read_exactly(stream, min(WRITE_BYTES, length - len(body)))
+                body += await stream.read_exactly(min(PIECE_BYTES, length - len(body)))
         return response, bytes(body)
 
     async def run(self) -> None:
@@ -280,8 +259,7 @@ class Connection:
         try:
             with self._scope:
                 async with trio.open_nursery() as nursery:
-                    nursery.start_soon(self._ends_with, self.muxer.start)
-                    await self.muxer.event_started.wait()
+                    nursery.start_soon(self._ends_with, self.mux.run)
                     nursery.start_soon(self._ends_with, self._accept, nursery)
                     for name in ("hello", "sync"):
                         nursery.start_soon(self._ends_with, self._sender, name)
@@ -296,30 +274,30 @@ class Connection:
             await task(*args)
         except Exception as error:  # libp2p raises a dozen kinds; each means the same here
             log.debug("connection %s: %s: %s", self.address, type(error).__name__, error)
-        self.abort("a task ended")
+        self.abort(self.mux.broken or "a task ended")
 
-    async def _open(self, channel: str) -> YamuxStream:
-        stream = await self.muxer.open_stream()
+    async def _open(self, channel: str) -> Stream:
+        stream = await self.mux.open_stream()
         communicator = MultiselectCommunicator(_StreamIO(stream))
         await MultiselectClient().select_one_of((PROTOCOLS[channel],), communicator)
         return stream
 
     async def _sender(self, channel: str) -> None:
         receive = self._queues[channel][1]
-        stream: YamuxStream | None = None
+        stream: Stream | None = None
         async for data in receive:
             if stream is None:
                 stream = await self._open(channel)
-            await _write(stream, _frame(data))
+            await stream.write(_frame(data))
 
     async def _ping(self) -> None:
-        stream: YamuxStream | None = None
+        stream: Stream | None = None
         count = 0
         while True:
             count += 1
             with trio.move_on_after(PING_DEADLINE_S) as deadline:
                 stream = stream or await self._open("ping")
-                await _write(stream, _frame(struct.pack("!Q", count)))
+                await stream.write(_frame(struct.pack("!Q", count)))
                 answer = await _read_frame(stream, 8)
             if deadline.cancelled_caught or answer != struct.pack("!Q", count):
                 self.abort("no answer to a ping")
@@ -328,33 +306,32 @@ class Connection:
 
     async def _accept(self, nursery: trio.Nursery) -> None:
         while True:
-            stream = cast(YamuxStream, await self.muxer.accept_stream())
-            if self._inbound >= guard.INBOUND_STREAMS_MAX:
-                self.abort("it opened too many streams")
-                return
-            self._inbound += 1
-            nursery.start_soon(self._inbound_stream, stream)
+            nursery.start_soon(self._inbound_stream, await self.mux.accept_stream())
 
-    async def _inbound_stream(self, stream: YamuxStream) -> None:
+    async def _inbound_stream(self, stream: Stream) -> None:
         try:
-            selector = Multiselect(dict.fromkeys(PROTOCOLS.values()))
-            with trio.fail_after(guard.HANDSHAKE_DEADLINE_S):
-                protocol, _ = await selector.negotiate(MultiselectCommunicator(_StreamIO(stream)))
-            channel = str(protocol).rsplit("/", 1)[-1]
+            channel = await self._negotiated(stream)
             while True:
                 data = await _read_frame(stream)
                 if channel == "fetch":
                     await self._serve(stream, data)
                 elif channel == "ping":
-                    await _write(stream, _frame(data[:8]))
+                    await stream.write(_frame(data[:8]))
                 else:
                     await self._handled(self.handlers.message(self.peer, channel, data))
         except TransportError as error:
             self.abort(str(error))
-        except Exception as error:  # a stream's end has many names in libp2p; none is ours to fear
-            log.debug("stream of %s ended: %s %s", self.address, type(error).__name__, error)
+        except MuxError as error:
+            log.debug("a stream of %s ended: %s", self.address, error)
         finally:
-            self._inbound -= 1
+            stream.reset("we are done with it")
+
+    async def _negotiated(self, stream: Stream) -> str:
+        """The channel that a stream is for. MuxError if it is for none of ours."""
+        selector = Multiselect(dict.fromkeys(PROTOCOLS.values()))
+        with _wrapped(), trio.fail_after(guard.HANDSHAKE_DEADLINE_S):
+            protocol, _ = await selector.negotiate(MultiselectCommunicator(_StreamIO(stream)))
+        return str(protocol).rsplit("/", 1)[-1]
 
     async def _handled(self, answer: Awaitable[T]) -> T:
         """What the node makes of it; a mistake of ours is told, and costs this connection."""
@@ -364,23 +341,12 @@ class Connection:
             log.exception("a mistake of ours in a handler")
             raise TransportError("a handler failed") from error
 
-    async def _serve(self, stream: YamuxStream, request: bytes) -> None:
-        busy = self.fetching and self.own < self.peer
-        if busy and self._owed is None:
-            self._owed = trio.Event()
-        self.serving += 1
-        try:
-            response, body = await self._handled(self.handlers.serve(self.peer, request, busy))
-            answer = _frame(response) + struct.pack("!I", len(body)) + body
-            for start in range(0, len(answer), WRITE_BYTES):
-                with _stall_guard():  # it may open its window by a byte every few seconds
-                    await stream.write(answer[start : start + WRITE_BYTES])
-        finally:
-            self.serving -= 1
-            if not self.serving:
-                self._idle.set()
-            if not busy and self._owed is not None:
-                self._owed.set()
+    async def _serve(self, stream: Stream, request: bytes) -> None:
+        response, body = await self._handled(self.handlers.serve(self.peer, request))
+        answer = _frame(response) + struct.pack("!I", len(body)) + body
+        for start in range(0, len(answer), PIECE_BYTES):
+            with _stall_guard():  # it may open its window by a byte every few seconds
+                await stream.write(answer[start : start + PIECE_BYTES])
 
 
 @contextlib.contextmanager
@@ -393,7 +359,7 @@ def _stall_guard() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _wrapped() -> Iterator[None]:
-    """libp2p's dozen kinds of error, all as TransportError."""
+    """The dozen kinds of error of libp2p, and those of streams, all as TransportError."""
     try:
         yield
     except TransportError:
@@ -419,8 +385,10 @@ class Transport:
         noise = NoiseTransport(key, noise_privkey=create_noise_key().private_key)
         self._security = SecurityMultistream({NOISE: noise})
         self._muxers: GenericMultistreamSelector[object] = GenericMultistreamSelector()
-        self._muxers.add_handler(TProtocol(YAMUX), Yamux)
+        self._muxers.add_handler(YAMUX, Mux)
         self._listeners: list[trio.SocketListener] = []
+        self._telling = trio.Lock()  # connected and disconnected are told in turns
+        self._told: dict[bytes, Connection] = {}
         self._nursery: trio.Nursery | None = None
 
     async def listen(self, addresses: Sequence[Address]) -> None:
@@ -523,18 +491,25 @@ class Transport:
         peer = remote_id.to_bytes()[len(_ED25519_ID) :]
         if peer == self.own or (expect is not None and peer != expect):
             raise TransportError("the peer is not who we dialled")
-        if self._tap is not None:
-            secure = cast(ISecureConn, _TappedConn(secure, self._tap))
-        await self._muxers.select(secure, expect is not None)
-        muxer = Yamux(secure, remote_id, is_initiator=expect is not None)
+        sealed = self._sealed(raw, secure)
+        negotiated = _SealedIO(sealed)
+        await self._muxers.select(negotiated, expect is not None)
         return Connection(
             own=self.own,
             peer=peer,
             dialled=expect is not None,
             address=str(raw.remote),
-            muxer=muxer,
+            mux=Mux(sealed, expect is not None, negotiated.left),
             raw=raw,
             handlers=self._handlers,
+        )
+
+    def _sealed(self, raw: TapStream, secure: ISecureConn) -> SealedSocket:
+        """Go on with the keys that Noise agreed on."""
+        raw.socket_stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, NOT_SENT_BYTES)
+        send_key, receive_key = guard.keys_of(secure)
+        return SealedSocket(
+            raw.socket_stream, send_key, receive_key, raw.note_sent, raw.note_received, self._tap
         )
 
     def _take(self, new: Connection) -> None:
@@ -551,13 +526,20 @@ class Transport:
                 return
             old.abort("a newer connection takes its place")
         self.connections[new.peer] = new
-        self._nursery.start_soon(self._live, new, old is not None)
+        self._nursery.start_soon(self._live, new)
 
-    async def _live(self, connection: Connection, replaces: bool) -> None:
-        if replaces:
-            await self._handlers.disconnected(connection.peer)
-        await self._handlers.connected(connection.peer, connection.address)
+    async def _live(self, connection: Connection) -> None:
+        peer = connection.peer
+        async with self._telling:
+            if self.connections.get(peer) is connection:  # else a newer one came before its turn
+                if peer in self._told:
+                    await self._handlers.disconnected(peer)
+                self._told[peer] = connection
+                await self._handlers.connected(peer, connection.address)
         await connection.run()
-        if self.connections.get(connection.peer) is connection:
-            del self.connections[connection.peer]
-            await self._handlers.disconnected(connection.peer)
+        async with self._telling:
+            if self.connections.get(peer) is connection:
+                del self.connections[peer]
+            if self._told.get(peer) is connection:
+                del self._told[peer]
+                await self._handlers.disconnected(peer)

@@ -107,9 +107,7 @@ async def test_a_correction_for_a_life_that_ended_is_not_waited_for(store: Store
         assert list(node.rounds._unapplied) == [1]
         told.dies = True
         await node.rounds._one_round(cast(Trainer, told), trained(2, 2))
-        assert list(node.rounds._unapplied) == [
-            1
-        ]  # ``begin`` of its next life clears it
+        assert list(node.rounds._unapplied) == [1]  # ``begin`` of its next life clears it
         assert node.rounds.round == 2
         node.stop()
 
@@ -142,13 +140,13 @@ async def test_whole_copies_are_counted_apart_from_entries(store: Store) -> None
         assert own is not None
         before = traffic.useful_sent
         leaves = LeavesRequest(node.key, own.seq, own.root)
-        _, body = await node.serve(b"peer", encode_request(leaves), False)
+        _, body = await node.serve(b"peer", encode_request(leaves))
         assert len(body) == traffic.keyframe_sent > 0
         assert traffic.useful_sent == before
         (name,) = next(iter(node.copies.chunks._own.values()))
-        _, chunk = await node.serve(b"peer", encode_request(ChunkRequest(name, 0, 10)), False)
+        _, chunk = await node.serve(b"peer", encode_request(ChunkRequest(name, 0, 10)))
         assert traffic.useful_sent == before + len(chunk) == before + 10
-        await node.serve(b"peer", encode_request(ManifestRequest(MANIFEST.network_id)), False)
-        await node.serve(b"peer", b"junk", False)
+        await node.serve(b"peer", encode_request(ManifestRequest(MANIFEST.network_id)))
+        await node.serve(b"peer", b"junk")
         assert (traffic.useful_sent, traffic.keyframe_sent) == (before + 10, len(body))
         node.stop()

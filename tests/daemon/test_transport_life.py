@@ -8,11 +8,11 @@ from typing import cast
 import pytest
 import trio
 from daemon_kit import in_trio
-from libp2p.stream_muxer.yamux.yamux import YamuxStream
 
 from tapestry_p2p.daemon import transport as module
 from tapestry_p2p.daemon.address import Address
 from tapestry_p2p.daemon.transport import Transport, TransportError
+from tapestry_p2p.daemon.yamux import Stream
 
 
 class Noted:
@@ -32,7 +32,7 @@ class Noted:
 
     async def message(self, peer: bytes, channel: str, data: bytes) -> None: ...
 
-    async def serve(self, peer: bytes, request: bytes, busy: bool) -> tuple[bytes, bytes]:
+    async def serve(self, peer: bytes, request: bytes) -> tuple[bytes, bytes]:
         return b"", b""
 
 
@@ -89,18 +89,6 @@ async def test_a_newer_connection_replaces_the_old_one_and_both_are_told_of() ->
 
 
 @in_trio
-async def test_whoever_never_lets_us_fetch_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "STALL_S", 0.05)
-    async with transport(Noted()) as ours, transport(Noted()) as theirs:
-        assert await ours.dial(theirs.own, theirs.addresses)
-        connection = ours.connections[theirs.own]
-        connection.serving = 1
-        with pytest.raises(TransportError, match="turn"):
-            await connection.fetch(b"x", 1)
-        await until(lambda: not ours.connections)
-
-
-@in_trio
 async def test_whoever_takes_an_answer_byte_by_byte_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "STALL_S", 0.05)
 
@@ -113,5 +101,4 @@ async def test_whoever_takes_an_answer_byte_by_byte_is_cut(monkeypatch: pytest.M
         assert await ours.dial(theirs.own, theirs.addresses)
         connection = ours.connections[theirs.own]
         with pytest.raises(TransportError, match="progress"):
-            await connection._serve(cast(YamuxStream, Trickle()), b"x")
-        assert not connection.serving
+            await connection._serve(cast(Stream, Trickle()), b"x")

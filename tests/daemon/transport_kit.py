@@ -20,13 +20,13 @@ from tapestry_p2p.daemon.address import Address
 from tapestry_p2p.daemon.transport import Connection, Transport
 
 LOOPBACK = Address("ip4", "127.0.0.1", 0)
-Serve = Callable[[bytes, bytes, bool], Awaitable[tuple[bytes, bytes]]]
+Serve = Callable[[bytes, bytes], Awaitable[tuple[bytes, bytes]]]
 
 
-async def echo(peer: bytes, request: bytes, busy: bool) -> tuple[bytes, bytes]:
+async def echo(peer: bytes, request: bytes) -> tuple[bytes, bytes]:
     """Answer a fetch by what it said."""
     await trio.lowlevel.checkpoint()
-    return (b"busy", b"") if busy else (b"ok", request)
+    return b"ok", request
 
 
 @dataclass
@@ -63,8 +63,8 @@ class Peer:
         self.messages.append((peer, channel, data))
         self._tell()
 
-    async def serve(self, peer: bytes, request: bytes, busy: bool) -> tuple[bytes, bytes]:
-        return await self.serve_with(peer, request, busy)
+    async def serve(self, peer: bytes, request: bytes) -> tuple[bytes, bytes]:
+        return await self.serve_with(peer, request)
 
     def _note(self, what: str, peer: bytes) -> None:
         self.events.append((what, peer))
