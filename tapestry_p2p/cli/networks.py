@@ -60,7 +60,7 @@ def testnet(
         cs_plus, cs_plus_h, gts, ios, trimmed_mean, median, geometric_median, multi_krum, balance
         or mean; nnm+ before its name mixes the nearest first.
     codec
-        2bit, int8 or fp32.
+        2bit, 1bit, topk, int4, int8 or fp32.
     model
         tiny, small, base, a .toml or .json of options, or file.py:make_task.
     seed

@@ -128,9 +128,10 @@ class Streams(Section, frozen=True, kw_only=True):
     """What members publish."""
 
     codec: Annotated[
-        Literal["2bit", "int8", "fp32"],
+        Literal["2bit", "1bit", "topk", "int4", "int8", "fp32"],
         Meta(
-            description="How differences are coded: about .26, 1.02 or 4 bytes for each parameter."
+            description="How differences are coded: about .26, .13, .02, .53, 1.02 or 4 bytes for"
+            " each parameter. Fewer: more rounds until a change is seen whole by the others."
         ),
     ] = "2bit"
     ring: Annotated[

@@ -126,7 +126,7 @@ GAMMAS = ("[mixing]\ngamma = 1", "[mixing]\ngamma = 1.0")
             '[mixing]\nrule = "multi_krum"\nf = 1\nall_to_all_max = 4',
             "rule: members > 2f + 2, which multi_krum needs, does not hold: 4 <= 4",
         ),
-        ('[streams]\ncodec = "3bit"', "one of 2bit, int8, fp32"),
+        ('[streams]\ncodec = "3bit"', "one of 2bit, 1bit, topk, int4, int8, fp32"),
         ("[streams]\nttl = 17", "ttl <= ring does not hold: 17 > 16"),
         ("[mixin]\nf = 1", "[mixin] is not known here; did you mean mixing?"),
         ("[training]\nschedule_steps = -5", "training.schedule_steps: expected int >= 0"),
