@@ -59,6 +59,13 @@ class Graph:
         """float64[h]: eigenvalues of the honest members' Laplacian, ascending."""
         return eigenvalues(self.honest_weights)
 
+    @cached_property
+    def fiedler(self) -> NDArray[np.float64]:
+        """float64[h]: an eigenvector of mu2, length 1: the disagreement that settles last."""
+        weights = self.honest_weights
+        laplacian = np.diag(weights.sum(axis=1)) - weights
+        return np.asarray(np.linalg.eigh(laplacian)[1][:, min(1, len(weights) - 1)])
+
     @property
     def unit(self) -> float:
         """The largest weight of a link: what one neighbour counts at most."""

@@ -16,7 +16,7 @@ from tapestry_p2p.errors import BAD_CONFIG, USAGE, TapestryError
 from tapestry_p2p.mix.codec import CODECS
 from tapestry_p2p.mix.rules import check_rule
 from tapestry_p2p.mix.topology import IMPOSSIBLE, certificate, default_tolerance
-from tapestry_p2p.sim.attacks import ATTACKS
+from tapestry_p2p.sim.attacks import PLAYABLE
 
 MEMBERS_MAX = 17
 
@@ -128,8 +128,8 @@ def make_plan(
         _need(not wrong, f"{option} {name}: {wrong}")
     _need(0 <= seed < 1 << 63, f"--seed must be 0..2^63-1, not {seed}")
     _need(
-        not byzantine or attack in ATTACKS,
-        f"--attack must be one of {', '.join(sorted(ATTACKS))}, not {attack}",
+        not byzantine or attack in PLAYABLE,
+        f"--attack must be one of {', '.join(sorted(PLAYABLE))}, not {attack}",
     )
     _need(codec in CODECS, f"--codec must be one of {', '.join(CODECS)}")
     honest = members - byzantine
