@@ -59,8 +59,9 @@ class Exchange:
             elif state.now - link.hello_at >= state.settings.hello_retry_s:
                 self.say_hello(link, ask=True)
         elif state.now >= link.digest_at:
-            state.links.next_digest(link, state.now)
-            state.emit(Send(link.peer, SYNC, encode_sync(Digest(self._rows()))))
+            rows = self._rows()
+            state.links.next_digest(link, state.now, len(rows))
+            state.emit(Send(link.peer, SYNC, encode_sync(Digest(rows))))
 
     def announce(self, signed: SignedHeader, profile: bytes) -> None:
         """Tell every peer of our new entry, with its payload if it is a profile."""

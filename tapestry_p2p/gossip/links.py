@@ -14,6 +14,7 @@ from tapestry_p2p.gossip.bucket import Bucket
 from tapestry_p2p.gossip.messages import Row
 from tapestry_p2p.gossip.settings import Settings
 
+DIGEST_ROWS = 32  # a digest of more rows (55 bytes each) is sent less often
 SHORT_S = 5.0  # a connection that ends sooner counts as a failed dial
 
 
@@ -129,9 +130,10 @@ class Links:
                 link.dialling_since = at
                 yield peer
 
-    def next_digest(self, link: Link, at: float) -> None:
-        """Set when the next digest is due."""
-        link.digest_at = at + self._spread(self._settings.digest_every_s)
+    def next_digest(self, link: Link, at: float, rows: int) -> None:
+        """Set when the next digest is due: later where it is long, so that its cost has a bound."""
+        longer = max(1.0, rows / DIGEST_ROWS)
+        link.digest_at = at + longer * self._spread(self._settings.digest_every_s)
 
     def _obtain(self, peer: bytes) -> Link | None:
         link = self._links.get(peer)

@@ -75,10 +75,13 @@ class Members:
 
 @dataclass(frozen=True)
 class Following:
-    """Whether the sender follows the receiver, or would; ``ask`` wants the same told back."""
+    """Whether the sender follows the receiver, or would. ``ask`` wants the same told back."""
 
     follow: bool
-    ask: bool
+    ask: int  # TELL, ASK, or ASK_GUEST: the place that changes hands will do
+
+
+TELL, ASK, ASK_GUEST = 0, 1, 2
 
 
 Sync = Heads | Want | Digest | Members | Following
@@ -116,7 +119,7 @@ def encode_sync(message: Sync) -> bytes:
     if isinstance(message, Digest):
         return pack({"digest": _rows(message.rows), "t": "digest"})
     if isinstance(message, Following):
-        return pack({"ask": int(message.ask), "follow": int(message.follow), "t": "link"})
+        return pack({"ask": message.ask, "follow": int(message.follow), "t": "link"})
     return pack(
         {
             "members": [[head.encode(), payload] for head, payload in message.profiles],
@@ -140,9 +143,9 @@ def decode_sync(data: bytes, bytes_max: int) -> Sync:
         return Digest(_parse_rows(fields(value, {"t": str, "digest": list})["digest"]))
     if name == "link":
         row = fields(value, {"t": str, "ask": int, "follow": int})
-        if row["ask"] not in (0, 1) or row["follow"] not in (0, 1):
+        if row["ask"] not in (TELL, ASK, ASK_GUEST) or row["follow"] not in (0, 1):
             raise Malformed("not a link")
-        return Following(row["follow"] == 1, row["ask"] == 1)
+        return Following(row["follow"] == 1, row["ask"])
     if name == "members":
         return Members(_parse_members(fields(value, {"t": str, "members": list})["members"]))
     raise Malformed("unknown frame")

@@ -3,9 +3,11 @@
 A link is mutual: both ends follow each other. At least half of the k links are of our choosing:
 members in the order of a hash keyed with a local secret, which nobody outside can grind; who
 refuses drops in that order. The rest is granted to whoever asks; the newest of these changes hands
-for newcomers. Now and then the order is keyed anew and the oldest chosen link is exchanged. A link
-is given up for another one or because its other end says so, never for want of an answer: nothing
-that happens to us alone empties the table. Knows keys, times and what it is told; sends nothing.
+for guests: newcomers who lack several links (one exchange evens things out, and so they end), and
+those who renew. For now and then the order is keyed anew and the oldest chosen link exchanged,
+which switches two edges of a full graph. A link is given up for another one or because its other
+end says so, never for want of an answer: nothing that happens to us alone empties the table.
+Knows keys, times and what it is told; sends nothing.
 """
 
 from __future__ import annotations
@@ -41,6 +43,7 @@ class Refusal:
 
     count: int
     until: float
+    broke: bool  # it gave up a link that stood
 
 
 class Neighbours:
@@ -146,28 +149,32 @@ class Neighbours:
     # -- our choice
 
     def pick(self, blocks: Blocks, at: float, places: int) -> list[bytes]:
-        """Whom of ``blocks`` to ask now, so that ``places`` links are held; they are noted."""
-        room = self._room(at, places)
-        if room <= 0:
-            return []
+        """Whom of ``blocks`` to ask now; they are noted."""
+        room = self.room(at, places)
         free = [peer for peer in blocks if peer not in self.ties and not self._is_waiting(peer, at)]
         free.sort(key=lambda peer: (self._refused(peer), self.rank(peer)))
         picked: list[bytes] = []
         for peer in free:
-            if len(picked) == room:
+            if len(picked) >= room:
                 break
             if not self._is_block_full(peer, blocks):
                 self.ties[peer] = Tie(True, at, False, at)
                 picked.append(peer)
         return picked
 
-    def _room(self, at: float, places: int) -> int:
+    def room(self, at: float, places: int) -> int:
+        """How many more to ask now, so that ``places`` links are held."""
         firm = sum(not self._is_stale(tie, at) for tie in self.ties.values())
         asked = sum(not tie.agreed for tie in self.ties.values())
         room = places - firm
         if self._renewing and not asked:
             room = max(room, 1)
         return min(room, self._settings.link_asks_max - asked)
+
+    def need_place(self, members: int) -> bool:
+        """Whether to ask as a guest: we lack more than one link, or renew one."""
+        most = min(self._settings.k, members - 1)
+        return self._renewing or most - len(self.agreed()) > 1
 
     def agree(self, peer: bytes, at: float) -> list[bytes] | None:
         """One that we asked says yes: whom it replaces. None if its place is gone meanwhile."""
@@ -193,19 +200,31 @@ class Neighbours:
 
     # -- theirs
 
-    def grant(self, peer: bytes, blocks: Blocks, at: float) -> list[bytes] | None:
-        """One that we did not ask wants a link: whom it replaces, None if it is refused."""
-        if self._is_waiting(peer, at) or self._is_block_full(peer, blocks):
+    def grant(self, peer: bytes, blocks: Blocks, at: float, guest: bool) -> list[bytes] | None:
+        """One that we do not ask now wants a link: whom it replaces, None if it is refused.
+
+        ``guest``: it would take the place that changes hands. One that we asked before, in vain,
+        counts as chosen by us.
+        """
+        refusal = self._refusals.get(peer)
+        broke = refusal is not None and refusal.broke and at < refusal.until
+        if broke or self._is_block_full(peer, blocks):
             return None
+        chosen = refusal is not None and not refusal.broke
         firm = [tie for tie in self.ties.values() if tie.agreed and not self._is_stale(tie, at)]
         granted = sum(not tie.chosen for tie in firm)
-        free = len(firm) < self._settings.k and granted < self._settings.k - self._half
-        replaced = self._make_room(at) if free else self._guest(at)
+        allowed = chosen or granted < self._settings.k - self._half
+        if allowed and len(firm) < self._settings.k:
+            replaced = self._make_room(at)
+        else:
+            replaced = self._newest(at) if guest else None
+            chosen = False
         if replaced is not None:
-            self.ties[peer] = Tie(False, at, True, at)
+            self.ties[peer] = Tie(chosen, at, True, at)
+            self._refusals.pop(peer, None)
         return replaced
 
-    def _guest(self, at: float) -> list[bytes] | None:
+    def _newest(self, at: float) -> list[bytes] | None:
         """The newest link beyond the half that is our choice, if it has been one for a while."""
         chosen = [peer for peer in self.agreed() if self.ties[peer].chosen]
         firm = sorted(chosen, key=lambda peer: self.ties[peer].since)[: self._half]
@@ -224,12 +243,13 @@ class Neighbours:
 
     def refuse(self, peer: bytes, at: float) -> None:
         """It said no, or nothing: the next time it comes later, and longer."""
-        self.part(peer)
+        tie = self.ties.pop(peer, None)
+        broke = tie is not None and tie.agreed
         settings = self._settings
         count = min(REFUSALS_MAX, self._refused(peer) + 1)
         wait = min(settings.link_refused_max_s, settings.link_refused_s * 2 ** (count - 1))
         self._refusals.pop(peer, None)
-        self._refusals[peer] = Refusal(count, at + wait)
+        self._refusals[peer] = Refusal(count, at + wait, broke)
         while len(self._refusals) > settings.members_max:
             del self._refusals[next(iter(self._refusals))]
 

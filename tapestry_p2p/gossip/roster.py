@@ -11,7 +11,7 @@ from __future__ import annotations
 from tapestry_p2p.gossip.bucket import Bucket
 from tapestry_p2p.gossip.effects import Arrived, Drop, Send, Unfollow
 from tapestry_p2p.gossip.membership import address_block
-from tapestry_p2p.gossip.messages import SYNC, Following, encode_sync
+from tapestry_p2p.gossip.messages import ASK, ASK_GUEST, SYNC, TELL, Following, encode_sync
 from tapestry_p2p.gossip.neighbours import Tie
 from tapestry_p2p.gossip.state import State
 from tapestry_p2p.gossip.streams import Stream
@@ -122,7 +122,7 @@ class Roster:
         neighbours.note(state.now, self._present(), alone)
         for peer in neighbours.unanswered(state.now):
             self._give_up(peer)
-        if not alone:
+        if not alone and neighbours.room(state.now, self._places()) > 0:
             neighbours.pick(self._blocks(), state.now, self._places())
         for peer, tie in list(neighbours.ties.items()):
             self._talk(peer, tie)
@@ -183,13 +183,14 @@ class Roster:
         settings = state.settings
         every = 2 * settings.digest_every_s if tie.agreed else settings.link_ask_s
         if state.now - tie.told_at >= every:
-            self._tell(peer, ask=not tie.agreed)
+            guest = state.neighbours.need_place(len(state.membership))
+            self._tell(peer, TELL if tie.agreed else ASK_GUEST if guest else ASK)
 
     def take_following(self, peer: bytes, message: Following) -> Judgement:
         """A peer says whether it follows us, or would."""
         neighbours = self._state.neighbours
         if neighbours.sparse and message.follow:
-            self._link(peer)
+            self._link(peer, message.ask == ASK_GUEST)
         elif neighbours.sparse and peer in neighbours.ties:
             self._give_up(peer)
         unwanted = neighbours.sparse and message.follow and not self._stands_with(peer)
@@ -197,7 +198,7 @@ class Roster:
             self._tell(peer)
         return accept("link")
 
-    def _link(self, peer: bytes) -> None:
+    def _link(self, peer: bytes, guest: bool) -> None:
         """A peer wants, or confirms, a link."""
         state, neighbours = self._state, self._state.neighbours
         tie, stream = neighbours.ties.get(peer), state.streams.get(peer)
@@ -208,7 +209,7 @@ class Roster:
         if tie is not None:
             replaced = neighbours.agree(peer, state.now)
         else:
-            replaced = neighbours.grant(peer, self._blocks(), state.now)
+            replaced = neighbours.grant(peer, self._blocks(), state.now, guest)
         if replaced is None:
             if tie is not None:
                 self._give_up(peer)
@@ -229,7 +230,7 @@ class Roster:
         followed = stream is not None and stream.followed
         return peer in state.neighbours.ties if state.neighbours.sparse else followed
 
-    def _tell(self, peer: bytes, *, ask: bool = False) -> None:
+    def _tell(self, peer: bytes, ask: int = TELL) -> None:
         state = self._state
         if not state.links.is_greeted(peer):
             return

@@ -57,11 +57,11 @@ class Settings:
     link_timeout_s: float = 30.0  # dialling included; then the next in our order is asked
     link_asks_max: int = 4  # links asked for at once
     link_refused_s: float = 15.0  # first wait before a refuser is asked again; doubles
-    link_refused_max_s: float = 600.0
+    link_refused_max_s: float = 120.0
     link_absent_s: float = 600.0  # a neighbour away for so long gives way to another
     link_silent_s: float = 3600.0  # and one that publishes nothing, unless most do not
     guest_s: float = 600.0  # how long a newcomer keeps the place that changes hands
-    renew_every_s: float = 1800.0  # a chosen link is exchanged; lower mixes more, costs a copy each
+    renew_every_s: float = 7200.0  # a chosen link is exchanged; lower mixes more, costs copies
     strays_max: int = 8  # connections kept to members that are no neighbours
     messages_per_s: float = 64.0  # per peer, burst of 8 seconds' worth
     bytes_per_s: float = 1_048_576.0  # per peer, burst of 8 seconds' worth

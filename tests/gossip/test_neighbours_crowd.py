@@ -1,0 +1,236 @@
+"""Links between whole protocols: the words that make them, and what many members make of them."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import pytest
+from crowd_kit import Crowd
+from gossip_kit import Author, Bench, key, only, sent
+
+from tapestry_p2p.gossip.canonical import pack
+from tapestry_p2p.gossip.effects import Dial, Effect, Unfollow
+from tapestry_p2p.gossip.events import Disconnected, Message, Publish
+from tapestry_p2p.gossip.known import decode_known
+from tapestry_p2p.gossip.messages import (
+    ASK,
+    ASK_GUEST,
+    SYNC,
+    TELL,
+    Following,
+    Members,
+    encode_sync,
+)
+
+QUIET = {"digest_every_s": 20.0, "round_s": 30.0}
+
+
+def _sparse(count: int = 8, **changes: Any) -> tuple[Bench, list[Author]]:
+    """A bench with a stream of its own that knows so many others, with links to none."""
+    bench = Bench(**{"all_to_all_max": 3, "k": 4, **changes})
+    bench.step(Publish("genesis", bench.now, root=bench.settings.genesis_root))
+    authors = [Author(n) for n in range(1, count + 1)]
+    teller = key(999).public_key
+    bench.connect(teller)
+    for author in authors:
+        author.genesis()
+        author.profile(f"m{author.key[0]}")
+        bench.say(teller, Members(((author.last, author.payload),)))
+    bench.tick(0.5)
+    for peer in list(bench.protocol._state.neighbours.ties):
+        bench.step(Disconnected(peer, bench.now))
+        bench.protocol._state.neighbours.part(peer)
+        bench.protocol._roster.let_go(peer, "test")
+    assert bench.protocol.is_sparse
+    return bench, authors
+
+
+def _told(effects: Iterable[Effect], peer: bytes) -> list[Following]:
+    return [frame for frame in sent(effects, peer) if isinstance(frame, Following)]
+
+
+def test_whom_we_choose_is_dialled_asked_and_followed_when_it_agrees() -> None:
+    bench, authors = _sparse()
+    chosen = {dial.peer for dial in only(bench.ticks(5.0), Dial)}
+    assert 0 < len(chosen) <= 4
+    author = next(author for author in authors if author.key in chosen)
+    effects = bench.connect(author.key, author.last) + bench.tick(0.1)
+    assert _told(effects, author.key)[-1] == Following(True, ASK_GUEST)
+    assert author.key not in bench.protocol.followed()
+    effects = bench.say(author.key, Following(True, TELL))
+    assert bench.protocol.followed() == (author.key,)
+    assert not _told(effects, author.key), "nothing more to say"
+    assert bench.protocol.neighbours == 4, "absent neighbours keep their weight: k it stays"
+
+
+def test_who_asks_is_answered_and_followed_while_there_is_room() -> None:
+    bench, authors = _sparse()
+    answers = []
+    for author in authors:
+        bench.connect(author.key, author.last)
+        answers += _told(bench.say(author.key, Following(True, ASK)), author.key)[:1]
+    yes = [answer for answer in answers if answer.follow]
+    assert len(answers) == len(authors)
+    assert 2 <= len(yes) <= 4
+    assert len(bench.protocol.followed()) == len(yes)
+
+
+def test_a_link_that_its_other_end_gives_up_is_given_up() -> None:
+    bench, authors = _sparse()
+    author = authors[0]
+    bench.connect(author.key, author.last)
+    bench.say(author.key, Following(True, ASK))
+    effects = bench.say(author.key, Following(False, TELL))
+    assert [e.reason for e in only(effects, Unfollow)] == ["no_link"]
+    assert not _told(effects, author.key)
+    again = bench.say(author.key, Following(True, ASK))
+    assert _told(again, author.key) == [Following(False, TELL)], "who comes and goes has to wait"
+
+
+def test_no_link_without_a_stream_nor_with_one_that_forked_or_left() -> None:
+    bench, authors = _sparse()
+    stranger, forked, gone = Author(50), authors[1], authors[2]
+    for author, heads in ((stranger, ()), (forked, (forked.last,)), (gone, (gone.leave(),))):
+        bench.connect(author.key, *heads)
+    bench.heads(forked.key, forked.fork().difference(1), forked.difference(2))
+    assert bench.count("accept", "fork") == 1
+    for author in (stranger, forked, gone):
+        (answer,) = _told(bench.say(author.key, Following(True, ASK)), author.key)
+        assert not answer.follow
+
+
+def test_where_all_follow_all_a_question_is_answered_and_nothing_is_given_up() -> None:
+    bench, author = Bench(), Author(1)
+    bench.connect(author.key, *author.grow(1))
+    assert _told(bench.say(author.key, Following(True, ASK)), author.key) == [Following(True, TELL)]
+    assert not bench.say(author.key, Following(False, TELL))
+    assert bench.protocol.followed() == (author.key,)
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        {"t": "link", "ask": 3, "follow": 1},
+        {"t": "link", "ask": 0, "follow": 2},
+        {"t": "link", "ask": 0},
+        {"t": "link", "ask": 0, "follow": 1, "more": 1},
+        {"t": "link", "ask": b"", "follow": 1},
+    ],
+)
+def test_other_words_are_refused(frame: dict[str, object]) -> None:
+    bench, peer = Bench(), key(1).public_key
+    bench.connect(peer)
+    bench.step(Message(peer, SYNC, pack(frame), bench.now))
+    assert bench.count("reject", "malformed") == 1
+
+
+def test_the_frame_is_small() -> None:
+    assert len(encode_sync(Following(True, ASK_GUEST))) < 24
+
+
+def test_connections_to_no_neighbour_are_few() -> None:
+    bench, authors = _sparse(30, strays_max=3)
+    for author in authors:
+        bench.connect(author.key, author.last)
+    bench.ticks(10.0)
+    assert len(bench.protocol.greeted()) <= 4 + 3 + bench.settings.link_asks_max
+
+
+def test_neighbours_and_their_order_survive_a_restart() -> None:
+    bench, authors = _sparse()
+    for author in authors[:3]:
+        bench.connect(author.key, author.last)
+        bench.say(author.key, Following(True, ASK))
+        bench.obey(bench.heads(author.key, author.log[0]))
+    before = bench.protocol.snapshot()
+    assert len(before.neighbours) == len(before.copies) > 1
+    again = Bench(0, decode_known(before.encode()), all_to_all_max=3, k=4)
+    again.ticks(2.0)
+    assert set(again.protocol.followed()) == {peer for peer, _ in before.neighbours}
+    assert again.protocol.snapshot().secret == before.secret
+
+
+# -- many
+
+
+def _crowd(count: int, seed: int = 1, **changes: Any) -> Crowd:
+    crowd = Crowd(count, seed, **{**QUIET, "guest_s": 30.0, **changes})
+    crowd.start()
+    return crowd
+
+
+def _check(crowd: Crowd, k: int) -> None:
+    """Links are mutual, as many as wanted but for a few, connect everybody; nobody was blamed."""
+    degrees = crowd.degrees()
+    assert crowd.one_sided() == []
+    assert max(degrees) <= k
+    assert sum(degrees) >= 0.9 * k * len(degrees)
+    assert crowd.reached() == len(degrees)
+    assert crowd.blamed() == 0
+
+
+def test_a_crowd_settles_on_a_regular_graph_and_knows_everybody() -> None:
+    crowd = _crowd(12, all_to_all_max=5, k=6)
+    crowd.run(150.0)
+    _check(crowd, 6)
+    tables = [one.protocol.statistics()["tables"] for one in crowd.up() if one.protocol]
+    assert all(table["members"] == 12 for table in tables)
+    assert all(one.protocol.neighbours == 6 for one in crowd.up() if one.protocol)
+
+
+def test_a_crowd_renews_its_links_and_keeps_most_of_them_at_any_time() -> None:
+    crowd = _crowd(10, seed=2, all_to_all_max=4, k=4, renew_every_s=60.0)
+    crowd.run(90.0)
+    before = [one.links for one in crowd.members]
+    for one in crowd.members:
+        one.fewest = 4
+    crowd.run(240.0)
+    _check(crowd, 4)
+    kept = sum(len(one.links & links) for one, links in zip(crowd.members, before, strict=True))
+    assert kept < 0.75 * sum(map(len, before)), "the graph moves"
+    assert min(one.fewest for one in crowd.members) >= 1, "and nobody is ever left alone"
+
+
+def test_crossing_the_limit_and_back_keeps_the_streams() -> None:
+    crowd = _crowd(6, seed=3, all_to_all_max=7, k=4, profile_every_s=60.0, member_expiry_s=180.0)
+    crowd.run(60.0)
+    assert crowd.degrees() == [5] * 6
+    newcomers = [crowd.add(n, f"/ip4/10.0.0.{n}/tcp/1") for n in (7, 8)]
+    for one in newcomers:
+        one.start()
+    crowd.run(120.0)
+    _check(crowd, 4)
+    assert crowd.fetches["FetchKeyframe"] <= 6, "copies that stay are not fetched again"
+    for one in newcomers:
+        one.crash()
+    crowd.run(300.0)
+    assert crowd.degrees() == [5] * 6
+    assert all(not one.protocol.is_sparse for one in crowd.up() if one.protocol)
+
+
+def test_a_member_that_is_cut_off_keeps_its_neighbours_and_agrees_with_them_again() -> None:
+    crowd = _crowd(8, seed=4, all_to_all_max=4, k=4, link_absent_s=60.0)
+    crowd.run(120.0)
+    one = crowd.members[3]
+    before = one.links
+    crowd.isolate(one)
+    crowd.run(300.0)
+    assert one.links == before
+    others = [other for other in crowd.members if other is not one]
+    assert sum(one.key in other.links for other in others) < len(before), "it was replaced there"
+    crowd.unite()
+    crowd.run(120.0)
+    _check(crowd, 4)
+
+
+def test_sybils_get_their_share_of_the_granted_half() -> None:
+    """Ten strangers of one address block ask eight members again and again."""
+    crowd = _crowd(8, seed=5, all_to_all_max=4, k=4)
+    crowd.run(60.0)
+    for n in range(100, 110):
+        crowd.add(n, f"/ip4/20.1.0.{n}/tcp/1").start()
+    crowd.run(120.0)
+    sybils = {one.key for one in crowd.members[8:]}
+    assert sum(len(one.links & sybils) for one in crowd.members[:8]) >= 4, "they do get in"
+    for one in crowd.members[:8]:
+        assert len(one.links & sybils) <= 1, "one address block has a quarter of the links"
+        assert len(one.links - sybils) >= 2
