@@ -114,7 +114,6 @@ class Node:
             TransportError,
             lambda author: author in self.protocol.followed(),
         )
-        self.trainer = make_trainer(self) if make_trainer else None
         self._events_in, self._events_out = trio.open_memory_channel[ev.Event](EVENTS_MAX)
         self._effects = trio.Lock()
         self._stop = trio.Event()
@@ -133,6 +132,7 @@ class Node:
             self._publish_profile,
         )
         self.voice = self.rounds.voice
+        self.trainer = make_trainer(self) if make_trainer else None
 
     # -- life
 
