@@ -81,6 +81,7 @@ def scaled(
         stop = min(start + PIECE, d)
         first, last = start // block, count(stop, block)
         part = values[: (last - first) * block]
+        part[stop - start :] = 0  # no scale twice on what the last piece left
         levels(start, stop, part)
         rows = part.reshape(-1, block)
         np.multiply(rows, scales[first:last, None], out=rows)
