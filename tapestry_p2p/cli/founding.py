@@ -44,7 +44,7 @@ def init(
     network
         What people call the network.
     task
-        What to train: language, digits, or file.py:make_task for a task of your own.
+        What to train: language, digits, fashion, or file.py:make_task for a task of your own.
     task_option
         An option of the task, such as width=64. May be repeated.
     tolerate

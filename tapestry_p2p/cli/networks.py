@@ -47,7 +47,8 @@ def testnet(
     attack
         What the hostile ones do.
     data
-        udhr (28 languages come with the package), or a folder with one .txt per member.
+        udhr (28 languages come with the package), a folder with one .txt per member, digits, or
+        a folder from `tapestry data fashion`; pictures are shared out evenly.
     languages
         Which texts, separated by commas, in the order of the honest members.
     split
@@ -116,7 +117,9 @@ def _summary(report: dict[str, Any]) -> list[str]:
     lines = [
         f"{len(report['members'])} members, {len(report['members']) - len(rows)} hostile,"
         f" rule {report['rule']}: {report['certificate']}",
-        "bits per byte on own held-out text:",
+        "error (nats a picture) on held-out pictures:"
+        if all(row["accuracy"] for row in rows)
+        else "bits per byte on own held-out text:",
         f"  {'member':18} {'untrained':>9} {'alone':>7} {'together':>8} {'sovereign':>9}",
     ]
     for row in rows:
@@ -124,6 +127,15 @@ def _summary(report: dict[str, Any]) -> list[str]:
         lines.append(
             f"  {row['name']:18} {bits['untrained']:9.3f} {bits['alone']:7.3f}"
             f" {bits['together']:8.3f} {bits['sovereign']:9.3f}"
+        )
+    if all(row["accuracy"] for row in rows):
+        means = {
+            arm: sum(row["accuracy"][arm] for row in rows) / len(rows)
+            for arm in ("alone", "together")
+        }
+        lines.append(
+            f"named rightly: alone {100 * means['alone']:.1f} %,"
+            f" together {100 * means['together']:.1f} %"
         )
     every = report["all_languages"]
     lines += [
@@ -172,8 +184,8 @@ def demo(
     plan = make_plan(
         members=7,
         byzantine=1,
-        rounds=16,
-        inner_steps=20,
+        rounds=24,
+        inner_steps=16,
         split=3,
         tolerate=None,
         attack="mirror",
@@ -181,7 +193,7 @@ def demo(
         languages="fra,deu_1996",
         rule="cs_plus",
         codec="2bit",
-        model="small",
+        model="demo",
         seed=seed,
         out=folder,
     )

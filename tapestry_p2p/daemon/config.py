@@ -55,7 +55,7 @@ class Data(Section, frozen=True, kw_only=True):
         list[str],
         Meta(
             description="Text files, or folders of them; relative to this file. The built-in task"
-            ' "digits" brings its own.'
+            ' "digits" brings its own, "fashion" wants a folder from `tapestry data fashion`.'
         ),
     ] = field(default_factory=list)
 
@@ -182,7 +182,7 @@ def dump_config(config: Config) -> str:
 
 def need_data(config: Config, task: str) -> list[Path]:
     """The data files and folders, all there. TapestryError (exit 78) if one is missing or none."""
-    if task == "digits":
+    if task == "digits" and not config.data.paths:
         return []
     if not config.data.paths:
         raise TapestryError(

@@ -57,7 +57,7 @@ class Task(Section, frozen=True, kw_only=True):
 
     name: Annotated[
         str,
-        Meta(description='"language", "digits", or "file.py:make_task" for your own (see digest).'),
+        Meta(description='"language", "digits", "fashion", or "file.py:make_task" (see digest).'),
     ]
     digest: Annotated[
         str,

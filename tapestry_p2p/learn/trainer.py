@@ -197,7 +197,8 @@ def _use_cache(directory: Path) -> Any:
 def _data_seed(seed: int, paths: list[Path]) -> int:
     """A seed of its own for members who hold different data."""
     drawn = hashlib.sha256(f"tapestry batches {seed}".encode())
-    for path in paths:
+    files = [sorted(path.rglob("*")) if path.is_dir() else [path] for path in paths]
+    for path in [file for found in files for file in found]:
         if path.is_file():
             with path.open("rb") as file:
                 drawn.update(file.read(HASHED_BYTES))

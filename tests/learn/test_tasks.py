@@ -146,10 +146,17 @@ def test_bad_data_has_a_code(tmp_path: Path, name: str, content: bytes | None, c
     assert raised.value.code == code
 
 
-def test_a_folder_is_no_text(tmp_path: Path) -> None:
-    with pytest.raises(TaskError) as raised:
-        load("language", {}, Data([tmp_path], 7))
+def test_a_folder_stands_for_the_texts_in_it(tmp_path: Path) -> None:
+    with pytest.raises(TaskError, match=r"no \.txt") as raised:
+        load("language", TINY, Data([tmp_path], 7))
     assert raised.value.code == "data_unreadable"
+    (tmp_path / "below").mkdir()
+    files = [tmp_path / "below" / "a.txt", text_file(tmp_path, 3000)]
+    files[0].write_bytes(bytes(range(65, 91)) * 100)
+    (tmp_path / "notes.md").write_text("no text to learn from")
+    folder, named = (load("language", TINY, Data(paths, 7)) for paths in ([tmp_path], files))
+    sources = [task.batches("train", 1) for task in (folder, named)]
+    assert all(np.array_equal(sources[0](cursor), sources[1](cursor)) for cursor in range(5))
 
 
 @pytest.mark.parametrize(

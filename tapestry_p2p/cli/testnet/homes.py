@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tapestry_p2p.cli.testnet import pictures
 from tapestry_p2p.cli.testnet.plan import Plan
 from tapestry_p2p.corpus import join, share, split_held_out
 from tapestry_p2p.daemon import config as member_config
@@ -72,8 +73,10 @@ def prepare(plan: Plan, rule: str, folder: Path) -> Prepared:
 
 
 def _cut(plan: Plan, folder: Path) -> tuple[dict[str, list[str]], list[Path]]:
-    """Held-out files by language, and each honest member's training file."""
+    """Held-out files by language, and each honest member's training data."""
     folder.mkdir(parents=True, exist_ok=True)
+    if pictures.task_of(plan.data):
+        return pictures.cut(plan.data, plan.honest, plan.seed, folder)
     held: dict[str, list[str]] = {}
     train: dict[str, list[bytes]] = {}
     for language, text in plan.texts.items():

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tapestry_p2p.cli.testnet import pictures
 from tapestry_p2p.data import UDHR_LANGUAGES, udhr
 from tapestry_p2p.errors import BAD_CONFIG, USAGE, TapestryError
 from tapestry_p2p.mix.codec import CODECS
@@ -24,6 +25,10 @@ MEMBERS_MAX = 17
 PRESETS: dict[str, dict[str, Any]] = {
     "tiny": {"layers": 2, "width": 48, "heads": 4, "context": 64, "batch_size": 8},  # 67,824
     "small": {"layers": 2, "width": 52, "heads": 2, "context": 64, "batch_size": 16},  # 78,468
+    "demo": {
+        **{"layers": 2, "width": 52, "heads": 2, "context": 64, "batch_size": 10},
+        "learning_rate": 0.005,  # a quicker ``small`` for few steps
+    },
     "base": {"layers": 4, "width": 72, "heads": 4, "context": 128, "batch_size": 16},  # 280,000
 }
 DEFAULT_PRESET = "small"
@@ -133,7 +138,12 @@ def make_plan(
     )
     _need(codec in CODECS, f"--codec must be one of {', '.join(CODECS)}")
     honest = members - byzantine
-    texts = _texts(data, [name for name in languages.split(",") if name], -(-honest // split))
+    kind = pictures.task_of(data)
+    if kind:
+        _need(not languages, f"--data {data} has no languages; leave --languages out")
+        texts, split = {kind: b""}, honest  # cut by pictures.py: everyone has a share
+    else:
+        texts = _texts(data, [name for name in languages.split(",") if name], -(-honest // split))
     return Plan(
         members=members,
         byzantine=byzantine,
@@ -146,7 +156,7 @@ def make_plan(
         inner_steps=inner_steps,
         rule=rule,
         codec=codec,
-        model=find_model(model),
+        model=_picture_model(kind, model) if kind else find_model(model),
         seed=seed,
         out=out.absolute(),
         compare=compare,
@@ -221,6 +231,17 @@ def find_model(text: str) -> Model:
             f"--model {text}: {key} must be a number, a text, or true or false",
         )
     return Model(str(task), {_ALIASES.get(key, key): value for key, value in options.items()})
+
+
+def _picture_model(task: str, text: str) -> Model:
+    """The model of a task with pictures; presets are models of texts."""
+    model = Model(task, {}) if text == DEFAULT_PRESET else find_model(text)
+    _need(
+        model.task == task or ":" in model.task,
+        f"--model {text} is for the task {model.task}, the data for {task}; leave --model out, or"
+        f' give a .toml with task = "{task}"',
+    )
+    return model
 
 
 def _speeds(text: str, members: int) -> tuple[float, ...]:

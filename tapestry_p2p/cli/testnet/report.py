@@ -15,7 +15,7 @@ from tapestry_p2p.cli.testnet.homes import Prepared
 from tapestry_p2p.cli.testnet.plan import Plan
 from tapestry_p2p.daemon.store import Store
 
-METRICS = ("bits_per_byte", "bits_per_char")
+METRICS = ("bits_per_byte", "bits_per_char", "accuracy")
 
 
 def member_rows(

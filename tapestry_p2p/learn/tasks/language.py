@@ -239,7 +239,7 @@ def _read(data: Data) -> dict[str, list[Bytes]]:
     if not data.paths and data.content is None:
         raise TaskError("data_missing", "the language task needs a text file")
     texts: dict[str, list[Bytes]] = {split: [] for split in SPLITS}
-    files = [_bytes(path) for path in data.paths]
+    files = [_bytes(path) for path in _files(data.paths)]
     for text in [np.frombuffer(data.content, np.uint8)] if data.content is not None else files:
         if not data.hold_out:
             texts["train"].append(text)
@@ -248,6 +248,17 @@ def _read(data: Data) -> dict[str, list[Bytes]]:
         for split, pieces in zip(SPLITS, parts, strict=True):
             texts[split].append(np.frombuffer(corpus.join(pieces), np.uint8))
     return texts
+
+
+def _files(paths: Sequence[Path]) -> list[Path]:
+    """The paths; in place of a folder the .txt files below it, in the order of their names."""
+    files = []
+    for path in paths:
+        found = sorted(path.rglob("*.txt")) if path.is_dir() else [path]
+        if not found:
+            raise TaskError("data_unreadable", f"{path}: no .txt file is in this folder")
+        files += found
+    return files
 
 
 def _bytes(path: Path) -> Bytes:
