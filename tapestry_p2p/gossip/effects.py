@@ -24,7 +24,7 @@ class Send:
 class Persist:
     """Make ``data`` durable before going on.
 
-    ``record`` is ``own`` (a signed header of ours, with the payload of a profile), ``seen`` (the
+    ``record`` is ``own`` (a signed header of ours, with the payload in the event), ``seen`` (the
     highest head of ours that somebody else showed), or ``proof`` (an encoded ForkProof).
     """
 
@@ -47,9 +47,10 @@ class Arrived:
 class Fetch:
     """Bring the copy of ``author`` from seq-1 to seq; answer with Applied or ApplyFailed.
 
-    A genesis entry has no payload: the copy starts as the manifest's vector. ``sources`` are
-    connected peers that should hold the payload, best first. A new Fetch or FetchKeyframe for an
-    author replaces the one that runs. If the copy already stands at seq, answer Applied.
+    A genesis entry has no payload: the copy starts as the manifest's vector. That of an adopt entry
+    is for Protocol.read_adoption: the copy starts as the median of the copies it names. ``sources``
+    are connected peers that should hold the payload, best first. A new Fetch or FetchKeyframe for
+    an author replaces the one that runs. If the copy already stands at seq, answer Applied.
     """
 
     author: bytes

@@ -75,8 +75,8 @@ REASONS = ("missing", "busy", "timeout", "unreachable", "root", "content")
 class Publish:
     """Sign and announce our next entry. Raises ProtocolError while mute: that is our own bug.
 
-    ``payload`` holds the bytes of a profile; ``chunks`` and ``payload_bytes`` describe the payload
-    of a difference, which the shell has already made durable.
+    ``payload`` holds the bytes of a profile or an adoption; ``chunks`` and ``payload_bytes``
+    describe the payload of a difference, which the shell has already made durable.
     """
 
     kind: str

@@ -33,6 +33,8 @@ GENESIS, DIFFERENCE, PROFILE, RESUME, LEAVE, RETIRE, ADOPT = KINDS = (
     "adopt",
 )
 
+FIRST = (GENESIS, ADOPT)  # how a stream begins
+
 Sign = Callable[[bytes], bytes]
 Verify = Callable[[bytes, bytes, bytes], bool]
 

@@ -13,7 +13,7 @@ from tapestry_p2p.gossip.canonical import Malformed
 from tapestry_p2p.gossip.effects import CloneSeen, Forked, OwnHead, Persist
 from tapestry_p2p.gossip.exchange import Exchange
 from tapestry_p2p.gossip.fork import conflict, fork_proof
-from tapestry_p2p.gossip.header import ADOPT, PROFILE, SEQ_MAX, SignedHeader
+from tapestry_p2p.gossip.header import PROFILE, SEQ_MAX, SignedHeader
 from tapestry_p2p.gossip.links import Link
 from tapestry_p2p.gossip.merkle import chunk_hash
 from tapestry_p2p.gossip.messages import (
@@ -134,8 +134,6 @@ class Inbox:
         reason = breach(header, state.settings)
         if reason:
             return reject(reason)
-        if header.kind == ADOPT:
-            return ignore("adopt_unsupported")
         if header.author == state.public_key:
             return self._judge_own(signed)
         if header.author in state.retired:

@@ -11,11 +11,13 @@ from collections import deque
 from enum import Enum
 from random import Random
 
+from tapestry_p2p.gossip.adoption import decode_adoption
 from tapestry_p2p.gossip.canonical import Malformed
 from tapestry_p2p.gossip.events import Publish
 from tapestry_p2p.gossip.fork import ForkProof, conflict, fork_proof
 from tapestry_p2p.gossip.header import (
-    GENESIS,
+    ADOPT,
+    FIRST,
     INCARNATION_BYTES,
     NO_HASH,
     PROFILE,
@@ -165,7 +167,7 @@ class OwnStream:
             incarnation = self._random.randbytes(INCARNATION_BYTES)
             cites = cites or (self.uncited[0] if self.uncited else b"")
         chunks, size = event.chunks, event.payload_bytes
-        if event.kind == PROFILE:
+        if event.payload:
             chunks, size = (chunk_hash(event.payload),), len(event.payload)
         last = self.highest
         header = Header(
@@ -193,8 +195,8 @@ class OwnStream:
             raise ProtocolError(f"publish while {self.voice.value} {self.stopped}")
         if self.must_resume and kind != RESUME:
             raise ProtocolError("the next entry must be a resume")
-        if (self.highest is None) != (kind == GENESIS):
-            raise ProtocolError("a stream starts with its one genesis entry")
+        if (self.highest is None) != (kind in FIRST):
+            raise ProtocolError("a stream starts with its one genesis or adopt entry")
 
     @property
     def must_resume(self) -> bool:
@@ -205,15 +207,17 @@ class OwnStream:
         reason = breach(header, self._settings)
         if reason:
             raise ProtocolError(f"entry of ours is not valid: {reason}")
-        if header.kind == PROFILE:
-            try:
+        try:
+            if header.kind == PROFILE:
                 decode_profile(payload)
-            except Malformed as error:
-                raise ProtocolError(f"profile of ours is not valid: {error}") from error
+            if header.kind == ADOPT:
+                decode_adoption(payload, self.public_key, self._settings)
+        except Malformed as error:
+            raise ProtocolError(f"{header.kind} of ours is not valid: {error}") from error
 
     def _take(self, signed: SignedHeader) -> None:
         header = signed.header
-        if header.kind in (GENESIS, RESUME):
+        if header.kind in (*FIRST, RESUME):
             self.seen = None
             self.uncited = [proof for proof in self.uncited if proof != header.cites]
             if not self.uncited:

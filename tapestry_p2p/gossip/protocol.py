@@ -12,6 +12,8 @@ from typing import Any
 
 from tapestry_p2p.gossip import events as ev
 from tapestry_p2p.gossip import identity
+from tapestry_p2p.gossip.adoption import Reference, choose, decode_adoption, may_be_named
+from tapestry_p2p.gossip.canonical import Malformed
 from tapestry_p2p.gossip.effects import Dial, Drop, Effect, Persist, ProfileDue
 from tapestry_p2p.gossip.exchange import Exchange
 from tapestry_p2p.gossip.header import LEAVE, PROFILE, Sign, SignedHeader, Verify
@@ -119,15 +121,15 @@ class Protocol:
     def _on_publish(self, event: ev.Publish) -> None:
         state = self._state
         signed = state.own.publish(event)
-        payload = event.payload if event.kind == PROFILE else b""
-        state.emit(Persist("own", signed.header.seq, signed.encode(), payload))
+        state.emit(Persist("own", signed.header.seq, signed.encode(), event.payload))
+        profile = b""
         if event.kind == PROFILE:
-            self._own_profile_at = state.now
-            profile = decode_profile(payload)
-            state.membership.put(signed, payload, profile, state.now, trusted=True)
+            self._own_profile_at, profile = state.now, event.payload
+            words = decode_profile(profile)
+            state.membership.put(signed, profile, words, state.now, trusted=True)
         if event.kind == LEAVE:
             state.membership.forget(self.public_key)
-        self._exchange.announce(signed, payload)
+        self._exchange.announce(signed, profile)
 
     def _on_unmute(self, event: ev.Unmute) -> None:
         self._state.own.hear(Cue.UNMUTED)
@@ -154,6 +156,41 @@ class Protocol:
         addresses = self._roster.wanted()
         for peer in state.links.due(addresses, state.now):
             state.emit(Dial(peer, addresses[peer]))
+
+    # -- starting from others' copies
+
+    def read_adoption(self, payload: bytes, author: bytes) -> tuple[Reference, ...]:
+        """The references in the payload of an adopt entry of ``author``.
+
+        Malformed if a rule is broken, or where we hold the named entry and it is another.
+        """
+        references = decode_adoption(payload, author, self.settings)
+        for reference in references:
+            held = self._state.kept(reference.author).get(reference.seq)
+            if held is None:
+                continue
+            if held.header.root != reference.root or not may_be_named(held.header):
+                raise Malformed("a reference names an entry that may not be named")
+        return references
+
+    def references(self) -> tuple[Reference, ...]:
+        """Entries of followed authors from which a stream of our own could start now; or ()."""
+        blocks = self._roster.blocks()
+        found = []
+        for stream in self._state.streams.values():
+            if not stream.followed or stream.proof is not None:
+                continue
+            seqs = [s for s, signed in stream.kept.items() if may_be_named(signed.header)]
+            seq = max((seq for seq in seqs if seq <= stream.position), default=0)
+            if seq:
+                reference = Reference(stream.author, seq, stream.kept[seq].header.root)
+                found.append((reference, blocks.get(stream.author, "none")))
+        return choose(found, self.settings, self._state.neighbours.rank)
+
+    def trained(self) -> int:
+        """How many authors are known to have trained since they began."""
+        heads = (stream.newest for stream in self._state.streams.values())
+        return sum(head is not None and head.header.round > 0 for head in heads)
 
     # -- what is stored
 

@@ -123,7 +123,7 @@ class Roster:
         for peer in neighbours.unanswered(state.now):
             self._give_up(peer)
         if not alone and neighbours.room(state.now, self._places()) > 0:
-            neighbours.pick(self._blocks(), state.now, self._places())
+            neighbours.pick(self.blocks(), state.now, self._places())
         for peer, tie in list(neighbours.ties.items()):
             self._talk(peer, tie)
         self._drop_strays()
@@ -159,7 +159,7 @@ class Roster:
         heard = [stream for stream in here if stream.fresh_at >= limit]
         return {stream.author for stream in (heard if 2 * len(heard) >= len(here) else here)}
 
-    def _blocks(self) -> dict[bytes, str | None]:
+    def blocks(self) -> dict[bytes, str | None]:
         """Members that may become neighbours, and the address block that each counts for."""
         state = self._state
         blocks: dict[bytes, str | None] = {}
@@ -209,7 +209,7 @@ class Roster:
         if tie is not None:
             replaced = neighbours.agree(peer, state.now)
         else:
-            replaced = neighbours.grant(peer, self._blocks(), state.now, guest)
+            replaced = neighbours.grant(peer, self.blocks(), state.now, guest)
         if replaced is None:
             if tie is not None:
                 self._give_up(peer)

@@ -15,7 +15,7 @@ from tapestry_p2p.gossip.bucket import Bucket
 from tapestry_p2p.gossip.fork import ForkProof, conflict
 from tapestry_p2p.gossip.header import (
     DIFFERENCE,
-    GENESIS,
+    FIRST,
     LEAVE,
     RESUME,
     SignedHeader,
@@ -179,7 +179,7 @@ class Stream:
         """Whether the header is the next one after our head."""
         header = signed.header
         if self.head is None:
-            return header.kind == GENESIS
+            return header.kind in FIRST
         last = self.head.header
         same = header.incarnation == last.incarnation or header.kind == RESUME
         return header.seq == last.seq + 1 and header.prev == last.hash and same
@@ -285,7 +285,7 @@ class Stream:
         if entry is None:
             return NOTHING
         kind = entry.header.kind
-        return Plan(Do.FETCH if kind in (GENESIS, DIFFERENCE) else Do.ADVANCE, (entry,))
+        return Plan(Do.FETCH if kind in (*FIRST, DIFFERENCE) else Do.ADVANCE, (entry,))
 
     def _next_entry(self) -> SignedHeader | None:
         """The linked header after the copy's position."""
@@ -304,7 +304,7 @@ class Stream:
             stranded = self.position < self.head_seq
             return stranded or self.broken or self.wants >= self.settings.want_tries
         header = entry.header
-        if header.kind in (GENESIS, DIFFERENCE) or not header.root:
+        if header.kind in (*FIRST, DIFFERENCE) or not header.root:
             return False
         known = self.root or header.kind == RESUME  # a copy of unknown root cannot be compared
         return bool(known) and header.root != self.root
@@ -388,7 +388,7 @@ class Stream:
         """Start to keep a copy of this author."""
         self.followed = True
         newest = self.ahead
-        if newest and newest.header.kind == GENESIS:
+        if newest and newest.header.kind in FIRST:
             self.ahead = None
             self._append(newest)
 

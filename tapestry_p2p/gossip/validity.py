@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tapestry_p2p.gossip.adoption import ADOPT_BYTES_MAX
 from tapestry_p2p.gossip.header import (
     ADOPT,
     DIFFERENCE,
@@ -30,7 +31,7 @@ class Form:
     """What entries of one kind look like. ``root`` is ``must``, ``may`` or ``never``."""
 
     position: str  # "first" seq 0, "later" 1 .. SEQ_MAX-1, "last" SEQ_MAX
-    payload: str  # "none", "difference", "profile"
+    payload: str  # "none", "difference", or one chunk of a "profile" or an "adoption"
     root: str
     cites: bool  # whether it may cite a hash
 
@@ -42,8 +43,11 @@ FORMS = {
     RESUME: Form("later", "none", "must", True),
     LEAVE: Form("later", "none", "may", False),
     RETIRE: Form("last", "none", "never", False),  # signed in advance, valid after any entry
-    ADOPT: Form("first", "none", "must", True),
+    ADOPT: Form("first", "adoption", "must", False),
 }
+
+
+CHUNK_BYTES_MAX = {"profile": PROFILE_BYTES_MAX, "adoption": ADOPT_BYTES_MAX}
 
 
 def breach(header: Header, settings: Settings) -> str:
@@ -80,6 +84,7 @@ def _payload_fits(header: Header, form: Form, settings: Settings) -> bool:
         return sized and len(header.chunks) == settings.chunks_of(wanted)
     if header.codec:
         return False
-    if form.payload == "profile":
-        return 0 < header.payload_bytes <= PROFILE_BYTES_MAX and len(header.chunks) == 1
+    if form.payload in CHUNK_BYTES_MAX:
+        fits = 0 < header.payload_bytes <= CHUNK_BYTES_MAX[form.payload]
+        return fits and len(header.chunks) == 1
     return header.payload_bytes == 0 and not header.chunks

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 from tapestry_p2p.gossip import effects as ef
 from tapestry_p2p.gossip import events as ev
 from tapestry_p2p.gossip import identity as ids
+from tapestry_p2p.gossip.adoption import Reference, encode_adoption
 from tapestry_p2p.gossip.header import NO_HASH, Header, SignedHeader, sign
 from tapestry_p2p.gossip.identity import Identity
 from tapestry_p2p.gossip.known import Known
@@ -101,9 +102,18 @@ class Author:
     def profile(self, name: str = "member", address: str = "/ip4/10.0.0.1/tcp/1") -> SignedHeader:
         self.payload = encode_profile(Profile(name, ("deu",), (address,)))
         entry = self.entry(
-            "profile", chunks=(chunk_hash(self.payload),), payload_bytes=len(self.payload)
-        )
+            "profile", chunks=(chunk_hash(self.payload),), payload_bytes=len(self.payload),
+            round=self.last.header.round if self.log else 0,
+        )  # fmt: skip
         return self.add(entry)
+
+    def adopt(self, *references: Reference, **changes: Any) -> SignedHeader:
+        self.payload = encode_adoption(references)
+        fields = {
+            "chunks": (chunk_hash(self.payload),), "payload_bytes": len(self.payload),
+            "root": root_of(7000),
+        }  # fmt: skip
+        return self.add(self.entry("adopt", **{**fields, **changes}))
 
     def resume(self, cites: bytes = b"", **changes: Any) -> SignedHeader:
         self.incarnation = bytes(reversed(chunk_hash(self.incarnation)))[:16]

@@ -1,7 +1,7 @@
 """Two signed entries with one seq: weight 0, the author is told, and a citing resume heals it."""
 
 import pytest
-from gossip_kit import NETWORK, Author, Bench, key, only, root_of, sent
+from gossip_kit import NETWORK, Author, Bench, key, only, sent
 
 from tapestry_p2p.gossip.canonical import Malformed, pack
 from tapestry_p2p.gossip.effects import Fetch, FetchKeyframe, Forked, Persist
@@ -214,12 +214,3 @@ def test_retire_ends_a_stream_at_any_seq_for_good() -> None:
     again = Bench(0, decode_known(bench.protocol.snapshot().encode()))
     assert again.protocol.weight_zero(author.key)
     assert retire in [head for frame in sent(again.connect(OTHER), OTHER) for head in frame.heads]  # type: ignore[union-attr]
-
-
-def test_adopt_is_known_but_not_yet_followed() -> None:
-    bench = Bench()
-    joiner = Author(2)
-    bench.connect(joiner.key, joiner.entry("adopt", root=root_of(1), cites=root_of(2)))
-    assert bench.count("ignore", "adopt_unsupported") == 1
-    assert bench.verifies == 0
-    assert bench.protocol.followed() == ()

@@ -173,7 +173,7 @@ def test_what_a_manifest_allows() -> None:
         author.entry("profile", chunks=two[:1], payload_bytes=10),
         author.entry("resume", root=bytes(32), cites=bytes(32)),
         author.entry("leave"),
-        Author(2).entry("adopt", root=bytes(32), cites=bytes(32)),
+        Author(2).entry("adopt", root=bytes(32), chunks=two[:1], payload_bytes=90),
         sign_retire(NETWORK, author.key, author.identity.sign),
     ]
     assert [breach(signed.header, settings) for signed in good] == [""] * len(good)
