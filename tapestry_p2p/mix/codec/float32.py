@@ -7,7 +7,6 @@ Error: none on magnitudes of at least 2^-100.
 from collections.abc import Iterator
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tapestry_p2p.mix.codec import form
 from tapestry_p2p.mix.codec.form import PIECE, SCALE_MIN, Codec, CodecError, Part, Vector
@@ -24,20 +23,24 @@ def payload_bytes(d: int) -> int:
 
 def encode(vector: Vector) -> bytes:
     """float32[d] -> 4d bytes. CodecError if not finite."""
-    if any(not _clean(vector[start : start + PIECE]) for start in range(0, len(vector), PIECE)):
-        vector = np.where(np.abs(vector) < SCALE_MIN, np.float32(0), vector)
+    starts = range(0, len(vector), PIECE)
+    if not all(_spelt(vector[start : start + PIECE]) for start in starts):
+        vector = vector.copy()
+        for start in starts:
+            _sweep(vector[start : start + PIECE])
     return vector.astype("<f4", copy=False).tobytes()
 
 
-def _clean(part: Vector) -> bool:
-    """Whether each value is spelt as it is sent. CodecError if one is not finite."""
-    if _spelt(part.view(np.uint32)):
-        return True
-    form.need_finite(np.abs(part).view(np.int32))
-    return False
+def _sweep(part: Vector) -> None:
+    """Turn dust into +0, in place. CodecError if a value is not finite."""
+    magnitudes = np.abs(part)
+    form.need_finite(magnitudes.view(np.int32))
+    part[magnitudes < SCALE_MIN] = 0
 
 
-def _spelt(bits: NDArray[np.uint32]) -> bool:
+def _spelt(part: Vector) -> bool:
+    """Whether each value stands as it is sent."""
+    bits = part.view(np.uint32)
     above = (bits & _MAGNITUDE) - _LEAST  # wraps round below the least
     return bool(((above < _SPAN) | (bits == 0)).all())
 
@@ -45,9 +48,7 @@ def _spelt(bits: NDArray[np.uint32]) -> bool:
 def parts(payload: bytes, d: int) -> Iterator[Part]:
     """The payload's own float32, in pieces."""
     vector = np.frombuffer(payload, "<f4", d).astype(np.float32, copy=False)
-    if not all(
-        _spelt(vector[start : start + PIECE].view(np.uint32)) for start in range(0, d, PIECE)
-    ):
+    if not all(_spelt(vector[start : start + PIECE]) for start in range(0, d, PIECE)):
         raise CodecError("a value is not finite, tiny, or a negative zero")
     for start in range(0, d, PIECE):
         stop = min(start + PIECE, d)
