@@ -1,21 +1,27 @@
-"""Passes over the vectors, in blocks of columns that stay in the L2 cache; no n*d temporary.
+"""Passes over the vectors, in blocks of columns that stay in the cache; no k*d temporary.
 
 A pass reads every vector once. Differences are formed directly (never |x|^2 + |y|^2 - 2xy of raw
-parameters), products are float32 within a block and are summed in float64, blocks always in the
-same order: the result does not depend on how many threads run the jobs. ``each`` runs the jobs:
-`map`, or a thread pool's; numpy lets other threads run meanwhile.
+parameters); products are float32 over at most 8192 columns and summed in float64, always in the
+same order: what they give does not depend on how many threads run the jobs. ``each`` runs the
+jobs: `map`, or a thread pool's; numpy lets other threads run meanwhile.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import TypeVar, cast
 
 import numpy as np
 
-from tapestry_p2p.mix.rules.base import Each, Reduce, Vector, Vectors, Weights
+from tapestry_p2p.mix.rules.base import DISTANCE_MAX, Each, Reduce, Vector, Vectors, Weights
 
-COLUMNS = 1 << 13  # also short enough for BLAS not to start threads of its own in a dot product
-_JOB = 32 * COLUMNS
+CHUNK = 1 << 13  # columns of one dot product: longer ones make BLAS start threads of its own
+_BLOCK = 1 << 19  # numbers of one block of rows: 2 MB
+_JOB = 1 << 19  # columns of one job
+_SMALL_GEMM = 1_000_000  # multiply-adds up to which BLAS has a faster kernel, 3-4 times
+_NOISE = 8.0  # how much larger than the pull what cancels in it may be: 3 bits of 24
+Found = TypeVar("Found")
+Work = Callable[[int, int, Vector], Found]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,61 +48,124 @@ class Rows:
         z = block[:, : stop - start]
         if self.bases is None and isinstance(self.vectors, np.ndarray):
             return np.subtract(self.vectors[:, start:stop], self.own[start:stop], out=z)
+        own = self.own[start:stop]
         for j, row in enumerate(self.vectors):
-            base = self.own if self.bases is None else self.bases[j]
-            np.subtract(row[start:stop], base[start:stop], out=z[j])
+            base = own if self.bases is None else self.bases[j][start:stop]
+            np.subtract(row[start:stop], base, z[j])
         return z
 
-    def run(self, work: Callable[[int, int, Vector], object], spare: int = 0) -> list[object]:
-        """Call ``work(start, stop, z)`` for each block; the results in order.
-
-        z is scratch float32[spare + k, columns]: the rows stand behind ``spare`` unset ones.
-        """
-        d = len(self.own)
-        return [
-            found
-            for job in self.each(partial(self._job, work, spare), range(0, d, _JOB))
-            for found in job  # type: ignore[attr-defined]
-        ]
+    def run(self, work: "Work[Found]") -> list[Found]:
+        """``work(start, stop, z)`` of each block, in order; z is scratch, float32[k, columns]."""
+        columns = max(CHUNK, min(_JOB, _BLOCK // max(1, len(self)) // CHUNK * CHUNK))
+        buffers: list[Vector] = []  # one for each job that runs at a time
+        job = partial(self._job, work, columns, buffers)
+        jobs = self.each(job, range(0, len(self.own), _JOB))
+        return [part for parts in cast("Iterable[list[Found]]", jobs) for part in parts]
 
     def _job(
-        self, work: Callable[[int, int, Vector], object], spare: int, begin: int
-    ) -> list[object]:
+        self, work: "Work[Found]", columns: int, buffers: list[Vector], begin: int
+    ) -> list[Found]:
         end = min(begin + _JOB, len(self.own))
-        scratch = np.empty((spare + len(self), min(COLUMNS, end - begin)), np.float32)
+        shape = (len(self), min(columns, len(self.own)))
+        try:
+            block = buffers.pop()
+        except IndexError:  # all are in use
+            block = np.empty(shape, np.float32)
         found = []
         with np.errstate(over="ignore", invalid="ignore"):  # a bad row is seen by its norm
-            for start in range(begin, end, COLUMNS):
-                stop = min(start + COLUMNS, end)
-                self.fill(start, stop, scratch[spare:])
-                found.append(work(start, stop, scratch[:, : stop - start]))
+            for start in range(begin, end, columns):
+                stop = min(start + columns, end)
+                found.append(work(start, stop, self.fill(start, stop, block)))
+        buffers.append(block)
         return found
 
 
-def distances(rows: Rows) -> Weights:
-    """||z_j|| float64[k]; inf or nan for a row that is not finite or overflows float32 squares."""
-    parts = rows.run(lambda _start, _stop, z: np.vecdot(z, z))
-    return np.sqrt(np.sum(parts, axis=0, dtype=np.float64) if parts else np.zeros(len(rows)))
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """What the first pass found."""
+
+    lengths: Weights  # float64[k], ||z_j||; inf for a bad row
+    products: Weights  # float64[k, k], <z_i, z_j>; empty unless asked for
+    total: Vector | None  # sum_j w_j z_j, if asked for
+
+    @property
+    def good(self) -> list[int]:
+        """The rows that are finite and no farther than DISTANCE_MAX."""
+        return np.flatnonzero(np.isfinite(self.lengths)).tolist()
 
 
-def products(rows: Rows) -> Weights:
-    """<z_i, z_j> float64[k, k]; a bad row spoils its own row and column only."""
-    parts = rows.run(lambda _start, _stop, z: z @ z.T)
+def survey(rows: Rows, compare: bool, weights: Weights | None) -> Survey:
+    """One pass: lengths, with ``compare`` all inner products, with ``weights`` their sum too."""
     k = len(rows)
-    total = np.sum(parts, axis=0, dtype=np.float64) if parts else np.zeros((k, k))
-    return np.asarray((total + total.T) / 2)
+    total = None if weights is None else np.empty_like(rows.own)
+    factors = None if weights is None else weights.astype(np.float32)
+
+    def work(start: int, stop: int, z: Vector) -> Weights:
+        if total is not None and factors is not None:
+            np.dot(factors, z, out=total[start:stop])
+        return _products(z) if compare else _squares(z)
+
+    empty = np.zeros((k, k) if compare else k)
+    found = sum(rows.run(work), empty)
+    squares = np.diagonal(found) if compare else found
+    lengths = np.sqrt(squares)
+    lengths[~(lengths <= DISTANCE_MAX)] = np.inf  # nan too
+    return Survey(lengths, found if compare else np.zeros((0, 0)), total)
 
 
-def combine(rows: Rows, shares: Weights) -> Vector:
-    """sum_j e_j z_j float32[d]; rows with a zero share are not read."""
-    out = np.zeros_like(rows.own)
+def _squares(z: Vector) -> Weights:
+    """<z_j, z_j> float64[k] of one block."""
+    found = np.zeros(len(z))
+    for part in _cut(z, CHUNK):
+        found += np.vecdot(part, part)
+    return found
+
+
+def _products(z: Vector) -> Weights:
+    """<z_i, z_j> float64[k, k] of one block; a bad row spoils its own row and column only."""
+    k = len(z)
+    if k < 2:
+        return _squares(z).reshape(k, k)
+    columns = min(CHUNK, 1 << (_SMALL_GEMM // (k * (k - 1))).bit_length() - 1)
+    found = np.zeros((k, k))
+    for part in _cut(z, max(256, columns)):
+        found[:, 1:] += part @ part[1:].T  # not part @ part.T: its own kernel is the slow one
+    found[0, 0] = _squares(z[:1])[0]
+    found[:, 0] = found[0]
+    return found
+
+
+def _cut(z: Vector, columns: int) -> list[Vector]:
+    return [z[:, at : at + columns] for at in range(0, z.shape[1], columns)]
+
+
+def combine(rows: Rows, shares: Weights, weights: Weights, seen: Survey) -> Vector:
+    """sum_j e_j z_j float32[d] of good rows; those with a zero share are not read.
+
+    With the survey's sum_j w_j z_j only those rows are read whose share is not the common multiple
+    of their weight: unless they are most, or so long that what cancels would drown the pull.
+    """
+    if seen.total is None or not np.isfinite(seen.lengths).all():
+        return _add(rows, shares, np.zeros_like(rows.own))
+    common = float(np.median(shares / weights))
+    rest = shares - common * weights
+    rest[np.abs(rest) <= 1e-12 * weights] = 0.0
+    noise = common * float(weights @ seen.lengths) / _NOISE
+    if 2 * np.count_nonzero(rest) > len(rest) or noise > float(shares @ seen.lengths):
+        return _add(rows, shares, np.zeros_like(rows.own))
+    if common != 1:
+        np.multiply(seen.total, np.float32(common), out=seen.total)
+    return _add(rows, rest, seen.total)
+
+
+def _add(rows: Rows, shares: Weights, out: Vector) -> Vector:
     used = np.flatnonzero(shares)
     if not len(used):
         return out
     factors = shares[used].astype(np.float32)
 
     def work(start: int, stop: int, z: Vector) -> None:
-        np.dot(factors, z, out=out[start:stop])
+        out[start:stop] += factors @ z
 
     rows.only(used.tolist()).run(work)
     return out
@@ -104,7 +173,7 @@ def combine(rows: Rows, shares: Weights) -> Vector:
 
 def reduce_columns(
     rows: Rows, reduce: Reduce, weights: Weights, f: int, matrix: Weights | None
-) -> Vector:
+) -> tuple[Vector, Survey]:
     """A coordinate rule on every column; with ``matrix`` M float64[n, n] on the mixed points.
 
     Point 0 is the member itself; the mixed points are sum_l M_il z_l, the pull is then theirs from
@@ -113,25 +182,32 @@ def reduce_columns(
     out = np.empty_like(rows.own)
     mixing = None if matrix is None else matrix[:, 1:].astype(np.float32)
 
-    def work(start: int, stop: int, z: Vector) -> None:
+    def work(start: int, stop: int, z: Vector) -> Weights:
+        squares = _squares(z)
         into = out[start:stop]
         if mixing is None:
             reduce(z, weights, f, into)
-            return
+            return squares
         points = mixing @ z
         points[1:] -= points[0]
         reduce(points[1:], weights, f, into)
         into += points[0]
+        return squares
 
-    rows.run(work)
-    return out
+    lengths = np.sqrt(sum(rows.run(work), np.zeros(len(rows))))
+    lengths[~(lengths <= DISTANCE_MAX)] = np.inf
+    return out, Survey(lengths, np.zeros((0, 0)), None)
 
 
 def square_between(rows: Rows, i: int, j: int) -> float:
     """||z_i - z_j||^2, by direct differences of two rows."""
 
     def work(_start: int, _stop: int, z: Vector) -> float:
-        step = z[0] - z[1]
-        return float(step @ step)
+        return float(_squares((z[0] - z[1])[None])[0])
 
-    return float(np.sum(rows.only([i, j]).run(work), dtype=np.float64))
+    return sum(rows.only([i, j]).run(work))
+
+
+def norm(vector: Vector) -> float:
+    """||vector||, summed in float64."""
+    return float(np.sqrt(sum(float(_squares(part)[0]) for part in _cut(vector[None], CHUNK))))

@@ -12,11 +12,12 @@ import numpy as np
 
 from tapestry_p2p.mix.rules.base import Vector, Weights
 
-Network = tuple[tuple[int, int], ...]
+Step = tuple[int, int, str]  # low, high, and what is wanted: "both", "low" or "high"
+Network = tuple[Step, ...]
 
 
-def sorting_network(n: int) -> Network:
-    """Batcher's odd-even merge sort (1968) for any n: pairs (i, j), i < j, smaller to i."""
+def sorting_pairs(n: int) -> list[tuple[int, int]]:
+    """Batcher's odd-even merge sort (1968) for any n: pairs i < j, the smaller value to i."""
 
     def merge(low: int, high: int, step: int) -> Iterator[tuple[int, int]]:
         double = step * 2
@@ -28,66 +29,70 @@ def sorting_network(n: int) -> Network:
             yield (low, low + step)
 
     def sort(low: int, high: int) -> Iterator[tuple[int, int]]:
-        if high - low >= 1:
+        if high > low:
             middle = low + (high - low) // 2
             yield from sort(low, middle)
             yield from sort(middle + 1, high)
             yield from merge(low, high, 1)
 
     size = 1 << max(0, n - 1).bit_length()
-    return tuple((i, j) for i, j in sort(0, size - 1) if j < n)  # the rest are +inf: never move
+    return [(i, j) for i, j in sort(0, size - 1) if j < n]  # the rest are +inf: they never move
 
 
-def peeling_network(n: int, f: int) -> Network:
-    """f times the smallest to the front and the largest to the back; the middle stays unordered."""
-    steps: list[tuple[int, int]] = []
+def peeling_pairs(n: int, f: int) -> list[tuple[int, int]]:
+    """f times the smallest to the front and the largest to the back; the middle in any order."""
+    pairs: list[tuple[int, int]] = []
     for low in range(f):
         high = n - 1 - low
         half = (high - low + 1) // 2
-        pairs = [(low + i, high - i) for i in range(half)]
-        steps += pairs  # halves the candidates for both ends
-        front = [*range(low, low + half), *([low + half] if (high - low + 1) % 2 else [])]
-        back = [*([low + half] if (high - low + 1) % 2 else []), *range(high - half + 1, high + 1)]
-        steps += [(low, i) for i in front[1:]]
-        steps += [(i, high) for i in back[:-1] if i != low]
-    return tuple(steps)
+        odd = [low + half] if (high - low) % 2 == 0 else []  # stands for itself at both ends
+        pairs += [(low + i, high - i) for i in range(half)]
+        pairs += [(low, i) for i in [*range(low + 1, low + half), *odd]]
+        pairs += [(i, high) for i in [*odd, *range(high - half + 1, high)]]
+    return pairs
 
 
 @cache
 def network(n: int, f: int) -> Network:
-    """The cheaper network that leaves positions f .. n-f-1 with the values of those ranks.
+    """The cheaper network that leaves the values of ranks f .. n-f-1 in those positions.
 
-    In any order; and without the comparators that only order values within the middle.
+    In any order: comparators that only order the middle are left out, and so is every minimum and
+    maximum that nothing later reads.
     """
-    return min(_pruned(sorting_network(n), n, f), _pruned(peeling_network(n, f), n, f), key=len)
+    found = (_pruned(pairs, n, f) for pairs in (sorting_pairs(n), peeling_pairs(n, f)))
+    return min(found, key=_cost)
 
 
-def _pruned(steps: Network, n: int, f: int) -> Network:
-    """Backwards: a comparator within the middle, or between values nobody wants, does nothing."""
-    kind = ["middle" if f <= i < n - f else "end" for i in range(n)]
-    kept = []
-    for i, j in reversed(steps):
-        if kind[i] == kind[j] == "middle" or (kind[i] == kind[j] == "end" and _same_end(i, j, n)):
+def _cost(steps: Network) -> int:
+    return sum(2 if what == "both" else 1 for _, _, what in steps)
+
+
+def _pruned(pairs: list[tuple[int, int]], n: int, f: int) -> Network:
+    """Backwards, what each position's value is for: the middle, nothing ("spent"), or a step."""
+    use = ["middle" if f <= i < n - f else "spent" for i in range(n)]
+    kept: list[Step] = []
+    for i, j in reversed(pairs):
+        if use[i] == use[j] and use[i] != "step":
             continue
-        kept.append((i, j))
-        kind[i] = kind[j] = "ordered"
+        what = "both" if "spent" not in (use[i], use[j]) else "low" if use[j] == "spent" else "high"
+        kept.append((i, j, what))
+        use[i] = use[j] = "step"
     return tuple(reversed(kept))
 
 
-def _same_end(i: int, j: int, n: int) -> bool:
-    return (2 * i < n) == (2 * j < n)
-
-
-def arrange(rows: Vector, steps: Network) -> list[Vector]:
-    """The rows float32[n, c] after the comparators, as a list of views; ``rows`` is scratch."""
-    lines = list(rows)
+def arrange(lines: list[Vector], steps: Network) -> None:
+    """Run the comparators over lines of equal length, float32[c] each; the lines are scratch."""
     spare = np.empty_like(lines[0])
-    for i, j in steps:
+    for i, j, what in steps:
         low, high = lines[i], lines[j]
-        np.minimum(low, high, out=spare)
-        np.maximum(low, high, out=high)
-        lines[i], spare = spare, low
-    return lines
+        if what == "low":
+            np.minimum(low, high, out=low)
+        elif what == "high":
+            np.maximum(low, high, out=high)
+        else:
+            np.minimum(low, high, out=spare)
+            np.maximum(low, high, out=high)
+            lines[i], spare = spare, low
 
 
 def trimmed_mean(rows: Vector, weights: Weights, f: int, out: Vector) -> None:
@@ -101,7 +106,8 @@ def trimmed_mean(rows: Vector, weights: Weights, f: int, out: Vector) -> None:
     if k <= 2 * f:
         out[:] = 0
         return
-    lines = arrange(rows, network(k, f))
+    lines = list(rows)
+    arrange(lines, network(k, f))
     total = lines[f]
     for line in lines[f + 1 : k - f]:
         total += line
@@ -117,10 +123,8 @@ def median(rows: Vector, weights: Weights, f: int, out: Vector) -> None:
     O(k log^2 k d). Bounded while the honest are more than half of the points.
     """
     n = len(rows) + 1
-    points = np.empty((n, rows.shape[1]), np.float32)
-    points[0] = 0
-    points[1:] = rows
-    lines = arrange(points, network(n, (n - 1) // 2))
+    lines = [np.zeros(rows.shape[1], np.float32), *rows]
+    arrange(lines, network(n, (n - 1) // 2))
     if n % 2:
         out[:] = lines[n // 2]
     else:

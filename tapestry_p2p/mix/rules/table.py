@@ -10,7 +10,6 @@ import numpy as np
 
 from tapestry_p2p.mix.rules import blocks, clipping, coordinate, selection
 from tapestry_p2p.mix.rules.base import (
-    DISTANCE_MAX,
     Each,
     Reduce,
     Report,
@@ -38,6 +37,7 @@ class Rule:
     weigh: Weigh | None = None
     reduce: Reduce | None = None
     compares: bool = False  # needs the inner products of neighbours
+    whole: bool = True  # takes most neighbours alike: their plain sum is worth having
     rho: float | None = None
     needed: tuple[int, int] = (3, 1)
 
@@ -50,7 +50,7 @@ RULES: dict[str, Rule] = {
     "ios": Rule(selection.ios, compares=True),
     "trimmed_mean": Rule(reduce=coordinate.trimmed_mean),
     "median": Rule(reduce=coordinate.median),
-    "geometric_median": Rule(selection.geometric_median, compares=True),
+    "geometric_median": Rule(selection.geometric_median, compares=True, whole=False),
     "multi_krum": Rule(selection.multi_krum, compares=True, needed=(2, 3)),
     "balance": Rule(clipping.balance),
 }
@@ -106,40 +106,57 @@ def mix(
     row, first = find_rule(rule)
     rows = blocks.Rows(own, neighbours, bases, each)
     _check(rows, weights, f)
-    if row.compares or first:
-        products = blocks.products(rows)
-        lengths = np.sqrt(np.diagonal(products))
+    if row.reduce is not None:
+        pull, found, seen = _by_columns(row.reduce, first, rows, weights, f)
     else:
-        products, lengths = np.zeros((0, 0)), blocks.distances(rows)
-    sane = np.isfinite(lengths) & (lengths <= DISTANCE_MAX)
-    if not sane.all() and not np.isfinite(own).all():
+        assert row.weigh is not None
+        pull, found, seen = _by_weight(row.weigh, row, first, rows, weights, f, age)
+    if len(seen.good) < len(rows) and not np.isfinite(own).all():
         raise ValueError("the own vector is not finite")
-    lengths = np.where(sane, lengths, np.inf)
-    good = np.flatnonzero(sane)
-    if not len(good):
-        nothing = np.zeros(len(rows))
-        found = Weighing(nothing[good], nothing[good])
-        return np.zeros_like(own), _report(found, lengths, good, weights, certificate)
-    rows = rows.only(good.tolist())
-    scene = Scene(
+    return pull, _report(found, seen, weights, certificate)
+
+
+def _by_weight(
+    weigh: Weigh, row: Rule, first: bool, rows: blocks.Rows, weights: Weights, f: int, age: int
+) -> tuple[Vector, Weighing, blocks.Survey]:
+    whole = row.whole and not first
+    seen = blocks.survey(rows, row.compares or first, weights if whole else None)
+    if not seen.good:
+        return np.zeros_like(rows.own), Weighing(np.zeros(0), np.zeros(0)), seen
+    scene = _scene(rows, weights, f, age, seen)
+    found = selection.after_nearest_mixing(weigh, scene) if first else weigh(scene)
+    return blocks.combine(rows.only(seen.good), found.shares, scene.weights, seen), found, seen
+
+
+def _by_columns(
+    reduce: Reduce, first: bool, rows: blocks.Rows, weights: Weights, f: int
+) -> tuple[Vector, Weighing, blocks.Survey]:
+    if first:
+        seen = blocks.survey(rows, True, None)
+        good, pull = seen.good, np.zeros_like(rows.own)
+        if good:
+            matrix = selection.nearest_mixing(_scene(rows, weights, f, 0, seen))
+            pull, _ = blocks.reduce_columns(rows.only(good), reduce, weights[good], f, matrix)
+    else:
+        pull, seen = blocks.reduce_columns(rows, reduce, weights, f, None)
+        good = seen.good
+        if len(good) < len(rows):  # rare: once more without the bad ones
+            pull, _ = blocks.reduce_columns(rows.only(good), reduce, weights[good], f, None)
+    return pull, Weighing(np.zeros(0), np.ones(len(good))), seen
+
+
+def _scene(rows: blocks.Rows, weights: Weights, f: int, age: int, seen: blocks.Survey) -> Scene:
+    good = seen.good
+    rows = rows.only(good)
+    return Scene(
         weights[good],
         f,
         age,
-        lengths[good],
-        products[np.ix_(good, good)] if products.size else products,
-        lambda: float(blocks.distances(blocks.Rows(np.zeros_like(own), [own], None, each))[0]),
+        seen.lengths[good],
+        seen.products[np.ix_(good, good)] if seen.products.size else seen.products,
+        lambda: blocks.norm(rows.own),
         lambda i, j: blocks.square_between(rows, i, j),
     )
-    if row.reduce is not None:
-        matrix = selection.nearest_mixing(scene) if first else None
-        pull = blocks.reduce_columns(rows, row.reduce, scene.weights, f, matrix)
-        found = Weighing(np.zeros(0), np.ones(len(good)))
-    else:
-        assert row.weigh is not None
-        weigh = row.weigh
-        found = selection.after_nearest_mixing(weigh, scene) if first else weigh(scene)
-        pull = blocks.combine(rows, found.shares)
-    return pull, _report(found, lengths, good, weights, certificate)
 
 
 def _check(rows: blocks.Rows, weights: Weights, f: int) -> None:
@@ -153,11 +170,10 @@ def _check(rows: blocks.Rows, weights: Weights, f: int) -> None:
             raise ValueError(f"a vector is {row.dtype}{list(row.shape)}, not float32[{d}]")
 
 
-def _report(
-    found: Weighing, lengths: Weights, good: np.ndarray, weights: Weights, certificate: str
-) -> Report:
+def _report(found: Weighing, seen: blocks.Survey, weights: Weights, certificate: str) -> Report:
     """One number for each neighbour as given, the bad ones included."""
-    coefficients, shares = np.zeros(len(lengths)), np.zeros(len(lengths))
+    good = np.array(seen.good, dtype=np.intp)
+    coefficients, shares = np.zeros(len(weights)), np.zeros(len(weights))
     coefficients[good] = found.coefficients
     weighing = len(found.shares) == len(good)
     if weighing:
@@ -166,7 +182,7 @@ def _report(
     return Report(
         tau=found.tau,
         coefficients=tuple(coefficients.tolist()),
-        distances=tuple(lengths.tolist()),
+        distances=tuple(seen.lengths.tolist()),
         shares=tuple(shares.tolist()) if weighing else (),
         clipped_weight=float(weights[shortened].sum()),
         certificate=certificate,
