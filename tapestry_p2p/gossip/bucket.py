@@ -19,14 +19,15 @@ class Bucket:
 
     def has(self, amount: float, at: float) -> bool:
         """Whether ``amount`` could be taken now."""
-        if at > self.at:
-            self.level = min(self.burst, self.level + (at - self.at) * self.rate)
-            self.at = at
-        return amount <= self.level
+        filled = self.level + max(0.0, at - self.at) * self.rate
+        return amount <= min(self.burst, filled)
 
     def take(self, amount: float, at: float) -> bool:
         """Take ``amount`` if it is there."""
-        if not self.has(amount, at):
+        if at > self.at:
+            self.level = min(self.burst, self.level + (at - self.at) * self.rate)
+            self.at = at
+        if amount > self.level:
             return False
         self.level -= amount
         return True

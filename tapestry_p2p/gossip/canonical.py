@@ -15,6 +15,7 @@ import msgpack
 INTEGER_MAX = 2**63 - 1
 NODES_MAX = 16_384  # list items, map entries and scalars in one value: bounds the work of a frame
 DEPTH_MAX = 8
+_SCALARS = (bytes, int, str)
 
 
 class Malformed(ValueError):  # noqa: N818 - a verdict on bytes, not a failure
@@ -65,8 +66,8 @@ def _sorted(value: Any) -> Any:
     if type(value) is dict:
         return {key: _sorted(value[key]) for key in sorted(value)}
     if type(value) in (list, tuple):
-        return [_sorted(item) for item in value]
-    return value  # a scalar
+        return [item if type(item) in _SCALARS else _sorted(item) for item in value]
+    return value
 
 
 def _ordered(pairs: list[tuple[Any, Any]]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ foreign ends here as a counted verdict; nothing foreign raises beyond this file.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 from tapestry_p2p.gossip import events as ev
 from tapestry_p2p.gossip.canonical import Malformed
@@ -71,17 +71,17 @@ class Inbox:
             message = self._parse(event.data, len(event.data))
         except Malformed:
             return reject("malformed")
+        if isinstance(message, Heads):  # most of all
+            self._take_heads(link, message.heads)
+            return None
+        if isinstance(message, Members):
+            self._take_members(link, message)
+            return None
         if isinstance(message, Want):
             return self._exchange.take_want(link, message)
         if isinstance(message, Digest):
             return self._exchange.take_digest(link, message.rows)
-        if isinstance(message, Following):
-            return self._roster.take_following(link.peer, message)
-        if isinstance(message, Heads):
-            self._take_heads(link, message.heads)
-        else:
-            self._take_members(link, message)
-        return None
+        return self._roster.take_following(link.peer, message)
 
     def _take_hello(self, link: Link, hello: Hello) -> Judgement:
         state = self._state
@@ -113,8 +113,8 @@ class Inbox:
 
     # -- signed headers
 
-    def _take_heads(self, link: Link, heads: Iterable[SignedHeader]) -> None:
-        for signed in sorted(heads, key=self._reading_order):
+    def _take_heads(self, link: Link, heads: tuple[SignedHeader, ...]) -> None:
+        for signed in heads if len(heads) < 2 else sorted(heads, key=self._reading_order):
             judgement = self._judge_header(signed)
             self._state.count(judgement, link.peer)
             if judgement.reason == "signature" or not link.connected:

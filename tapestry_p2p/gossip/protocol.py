@@ -143,7 +143,7 @@ class Protocol:
         self._pursuit.give_up_late_jobs()
         for stream in list(state.streams.values()):
             self._roster.consider(stream)
-        state.touched.update(state.streams)
+        state.touched.update(key for key, s in state.streams.items() if not s.is_settled)
         self._dial()
         speaking = state.own.voice is Voice.SPEAKING and state.own.head is not None
         if speaking and state.now - self._own_profile_at >= self.settings.profile_every_s:

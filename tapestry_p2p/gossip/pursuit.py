@@ -93,10 +93,12 @@ class Pursuit:
 
     def _sources(self, author: bytes, seq: int) -> tuple[bytes, ...]:
         """Greeted peers that should hold what belongs to ``seq``; the author first."""
-        peers = (link for link in self._state.links.greeted() if link.peer != author)
-        rest = [link.peer for link in peers if link.copies.get(author, -1) >= seq]
+        links = self._state.links
+        rest = [link.peer for link in links.greeted() if link.copies.get(author, -1) >= seq]
+        if author in rest:
+            rest.remove(author)
         self._state.random.shuffle(rest)
-        first = [author] if self._state.links.is_greeted(author) else []
+        first = [author] if links.is_greeted(author) else []
         return tuple((first + rest)[:SOURCES_MAX])
 
     def applied(self, event: ev.Applied) -> None:

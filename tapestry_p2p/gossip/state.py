@@ -64,10 +64,10 @@ class State:
     def count(self, judgement: Judgement, peer: bytes) -> None:
         """Count a verdict; a peer that earned too many REJECTs is dropped."""
         self.tally.add(judgement)
-        link = self.links.get(peer)
-        if judgement.verdict is not Verdict.REJECT or link is None or not link.connected:
+        if judgement.verdict is not Verdict.REJECT:
             return
-        if not link.blames.take(1, self.now):
+        link = self.links.get(peer)
+        if link is not None and link.connected and not link.blames.take(1, self.now):
             self.drop(peer, "too_many_rejects")
 
     def drop(self, peer: bytes, reason: str) -> None:

@@ -97,7 +97,8 @@ class Stream:
     @property
     def newest_seq(self) -> int:
         """Its seq; -1 if none."""
-        return self.newest.header.seq if self.newest else -1
+        newest = self.ahead or self.head
+        return newest.header.seq if newest else -1
 
     @property
     def head_seq(self) -> int:
@@ -108,6 +109,11 @@ class Stream:
     def position(self) -> int:
         """Seq that the copy stands at; -1 if there is none."""
         return self.standing.header.seq if self.standing else -1
+
+    @property
+    def is_settled(self) -> bool:
+        """The copy stands at the newest header: neither ``gap`` nor ``plan`` has anything to say."""
+        return self.ahead is None and self.standing is self.head
 
     @property
     def milestone(self) -> int:
@@ -186,11 +192,12 @@ class Stream:
 
     def _fills(self, signed: SignedHeader) -> bool:
         """Whether the header is the one before our first linked one, and of use."""
-        first = self.kept.get(self.base) if self.followed else None
-        oldest = max(self.head_seq - self.settings.ring, self.position + 1)
         header = signed.header
-        adjacent = oldest <= header.seq == self.base - 1
-        return first is not None and adjacent and first.header.prev == header.hash
+        if header.seq != self.base - 1 or not self.followed:
+            return False
+        first = self.kept.get(self.base)
+        oldest = max(self.head_seq - self.settings.ring, self.position + 1)
+        return first is not None and oldest <= header.seq and first.header.prev == header.hash
 
     def _is_rival(self, signed: SignedHeader) -> bool:
         """Whether another incarnation of the author stands beside our newest head: news to it."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import cache
 
 
 class Verdict(Enum):
@@ -26,11 +27,13 @@ class Judgement:
     reason: str
 
 
+@cache
 def accept(reason: str) -> Judgement:
     """The message did something."""
     return Judgement(Verdict.ACCEPT, reason)
 
 
+@cache
 def ignore(reason: str) -> Judgement:
     """The message did nothing, and nobody is to blame: late, doubled, or not ours to use."""
     return Judgement(Verdict.IGNORE, reason)
