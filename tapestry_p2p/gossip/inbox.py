@@ -19,7 +19,6 @@ from tapestry_p2p.gossip.merkle import chunk_hash
 from tapestry_p2p.gossip.messages import (
     HELLO,
     Digest,
-    Following,
     Heads,
     Hello,
     Members,

@@ -112,7 +112,7 @@ class Stream:
 
     @property
     def is_settled(self) -> bool:
-        """The copy stands at the newest header: neither ``gap`` nor ``plan`` has anything to say."""
+        """The copy stands at the newest header: ``gap`` and ``plan`` have nothing to say."""
         return self.ahead is None and self.standing is self.head
 
     @property
