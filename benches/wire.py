@@ -53,7 +53,7 @@ class Pipe:
     """One direction's end: ``write`` all of it, ``read`` some of it."""
 
     write: Callable[[bytes], Awaitable[None]]
-    read: Callable[[], Awaitable[bytes]]
+    read: Callable[[], Awaitable[bytes | bytearray]]
 
 
 Stack = Callable[[trio.SocketStream, bool], Any]
