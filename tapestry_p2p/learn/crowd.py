@@ -77,7 +77,6 @@ class Crowd:
             each.batches("train", own) for each, own in zip(self.tasks, seeds, strict=True)
         ]
         self._keys = jnp.stack([jax.random.key(own % (1 << 32)) for own in seeds])
-        self._cursors = np.zeros(self.members, np.int64)
         self.losses = np.full(self.members, np.nan)  # mean training loss of the last `train`
         optimizer = optimizer or optimizer_of(first, schedule_steps)
         step = inner_step(first, optimizer)
@@ -88,8 +87,14 @@ class Crowd:
         self._step = jax.jit(steps, donate_argnums=(0, 1))
         self._unflatten = jax.jit(jax.vmap(self.layout.unflatten))
         self._flatten = jax.jit(jax.vmap(self.layout.ravel))
+        self._fresh = jax.jit(jax.vmap(optimizer.init))
+        self.rewind()
+
+    def rewind(self) -> None:
+        """Fresh moments and every cursor at the start: the next run sees the same batches."""
         params = self._unflatten(np.broadcast_to(self.genesis, (self.members, len(self.genesis))))
-        self._moments = jax.jit(jax.vmap(optimizer.init))(params)
+        self._moments = self._fresh(params)
+        self._cursors = np.zeros(self.members, np.int64)
 
     @classmethod
     def of_pictures(

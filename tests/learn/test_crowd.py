@@ -65,6 +65,16 @@ def test_some_members_train_while_the_others_stay() -> None:
         apart.train(y[:2], 1, 0, who=[3, 3])
 
 
+def test_a_crowd_that_is_rewound_begins_again() -> None:
+    crowd = Crowd("digits", np.array_split(_records(), 3), seed=1)
+    first = crowd.train(_start(crowd), 6, 0)
+    later = crowd.train(_start(crowd), 6, 0)
+    crowd.rewind()
+    again = crowd.train(_start(crowd), 6, 0)
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, later)
+
+
 def test_softmax_regression_by_plain_sgd_takes_the_steps_of_the_formula() -> None:
     records = _records()[:100]
     crowd = Crowd(
