@@ -9,6 +9,7 @@ from tapestry_p2p.sim.attacks.scene import AIMS as AIMS
 from tapestry_p2p.sim.attacks.scene import Aim as Aim
 from tapestry_p2p.sim.attacks.scene import Scene as Scene
 from tapestry_p2p.sim.attacks.table import ATTACKS as ATTACKS
+from tapestry_p2p.sim.attacks.table import OURS as OURS
 from tapestry_p2p.sim.attacks.table import PLAYABLE as PLAYABLE
 from tapestry_p2p.sim.attacks.table import AttackRow as AttackRow
 from tapestry_p2p.sim.attacks.table import spoil as spoil

@@ -108,6 +108,31 @@ def equivocation(scene: Scene) -> Base:
     return scene.means, side[:, None] * scene.centred[farthest][None, :]
 
 
+def drive(pull: Callable[[Scene], Base], slant: float) -> Callable[[Scene], Base]:
+    """Two aims at once: all towards one far point, and the disagreement kept alive meanwhile.
+
+    x_i + t spread_i (u cos(slant) + v_i sin(slant)): u from the first mean towards 0, the same for
+    all and for ever, so the mean drifts; v_i the direction of ``pull`` (dissensus or spectral), so
+    that it drifts longer: a radius of the rule shrinks with the spread. In average consensus
+    stronger than either alone (docs/attacks.md). Ours; t in units of the spread.
+    """
+
+    def at(scene: Scene) -> Base:
+        first = scene.honest if scene.first is None else scene.first
+        toward = _units(-first.mean(axis=0, dtype=np.float64)[None, :])
+        base, direction = pull(scene)
+        both = math.cos(slant) * toward + math.sin(slant) * _units(direction)
+        return base, scene.spread[:, None] * both
+
+    return at
+
+
+def _units(rows: Floats) -> Floats:
+    """Rows of length 1; a row of zeros stays."""
+    lengths = np.sqrt((rows**2).sum(axis=1, keepdims=True))
+    return np.asarray(np.divide(rows, lengths, out=np.zeros_like(rows), where=lengths > 0))
+
+
 # -- strengths
 
 

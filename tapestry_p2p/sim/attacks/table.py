@@ -106,10 +106,17 @@ ATTACKS: dict[str, AttackRow] = {
     "equivocation": _line(
         "drives every second receiver the other way", Line(lines.equivocation, constant(1.0))
     ),
+    "drive": _line(
+        "one way for all, and apart", Line(lines.drive(lines.dissensus, 0.4), constant(2.0))
+    ),
+    "drive_spectral": _line(
+        "one way for all, and slowly", Line(lines.drive(lines.spectral, 0.6), constant(2.0))
+    ),
     "nan": _spoiled("not a number", "nan", float("nan")),
     "inf": _spoiled("infinities", "inf", float("inf")),
     "huge": _spoiled("1e38 everywhere", "huge", 1e38),
     "denormal": _spoiled("1e-40 everywhere", "denormal", 1e-40),
     "wrong_shape": _spoiled("a payload cut short; as a vector nothing", "wrong_shape", np.nan),
 }
+OURS = ("drive", "drive_spectral")  # in no paper: kept apart where published numbers are compared
 PLAYABLE = tuple(name for name, row in ATTACKS.items() if row.playable)
