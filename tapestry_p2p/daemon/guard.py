@@ -6,12 +6,11 @@ Swarm's lost inbound slots, peer blocks and handler crashes do not exist here. W
 
 * multistream-select reads a length without a bound: replaced by a reader limited to 1,024 bytes.
 * plaintext, secio, tls, mplex: never registered, so they get ``na``.
-* idle or slow strangers: at most 32 unauthenticated sockets, each with a handshake deadline.
+* idle or slow strangers: places are few (gate.py), each with a handshake deadline.
 """
 
 import importlib.metadata
 
-import trio
 from libp2p.io.exceptions import IncompleteReadError
 from libp2p.protocol_muxer import multiselect_communicator
 from libp2p.security.noise.io import NoiseTransportReadWriter
@@ -21,7 +20,6 @@ from tapestry_p2p.errors import VERSION, TapestryError
 
 LIBP2P_VERSION = "0.8.1"
 DELIM_BYTES_MAX = 1024  # a multistream line; the longest honest one has 40 bytes
-UNAUTHENTICATED_MAX = 32
 HANDSHAKE_DEADLINE_S = 5.0
 
 
@@ -78,24 +76,3 @@ async def read_delim_bounded(reader: object) -> bytes:
     if not line.endswith(b"\n"):
         raise IncompleteReadError("a multistream line has no newline")
     return bytes(line[:-1])
-
-
-class Gate:
-    """Counts sockets that have not proven who they are; refuses beyond the bound."""
-
-    def __init__(self, bound: int = UNAUTHENTICATED_MAX) -> None:
-        self._limiter = trio.CapacityLimiter(bound)
-        self.refused = 0
-
-    def enter(self, holder: object) -> bool:
-        """Take a place for ``holder``; False if all are taken."""
-        try:
-            self._limiter.acquire_on_behalf_of_nowait(holder)
-        except trio.WouldBlock:
-            self.refused += 1
-            return False
-        return True
-
-    def leave(self, holder: object) -> None:
-        """Give the place back."""
-        self._limiter.release_on_behalf_of(holder)

@@ -33,6 +33,7 @@ from libp2p.security.security_multistream import SecurityMultistream
 
 from tapestry_p2p.daemon import guard
 from tapestry_p2p.daemon.address import Address
+from tapestry_p2p.daemon.gate import Gate, Guest
 from tapestry_p2p.daemon.sealed import SealedSocket
 from tapestry_p2p.daemon.tap import RAW_RECEIVED, RAW_SENT, Tap
 from tapestry_p2p.daemon.yamux import Mux, MuxError, Stream
@@ -91,6 +92,7 @@ class TapStream(TrioTCPStream):
     socket_stream: trio.SocketStream
     traffic: Traffic
     tap: Tap | None
+    received: int = 0
 
     def __post_init__(self) -> None:
         super().__init__(self.socket_stream)
@@ -112,6 +114,7 @@ class TapStream(TrioTCPStream):
 
     def note_received(self, data: bytes | memoryview) -> None:
         """Bytes that came in."""
+        self.received += len(data)
         self.traffic.received += len(data)
         if self.tap is not None:
             self.tap(RAW_RECEIVED, bytes(data))
@@ -124,6 +127,10 @@ class TapStream(TrioTCPStream):
         except OSError:  # it is gone again
             host, port = "", 0
         return Address("ip6" if ":" in host else "ip4", host, port)
+
+    def is_silent(self) -> bool:
+        """Whether nothing came in yet."""
+        return not self.received
 
     def cut(self) -> None:
         """Close the socket now; readers and writers of it wake with an error."""
@@ -377,7 +384,7 @@ class Transport:
         key = create_new_key_pair(seed)
         self.own = key.public_key.to_bytes()
         self.traffic = Traffic()
-        self.gate = guard.Gate()
+        self.gate = Gate()
         self.connections: dict[bytes, Connection] = {}
         self.addresses: list[Address] = []
         self._handlers = handlers
@@ -435,7 +442,8 @@ class Transport:
             try:
                 with trio.move_on_after(DIAL_S):
                     stream = await trio.open_tcp_stream(address.host, address.port)
-                    connection = await self._authenticated(stream, peer)
+                    raw = TapStream(stream, self.traffic, self._tap)
+                    connection = await self._authenticated(raw, peer)
             except (OSError, ValueError, TransportError) as error:  # ValueError: no host's name
                 log.debug("dial %s: %s", address, error)
             if connection is not None:
@@ -452,22 +460,28 @@ class Transport:
                 log.warning("accept failed: %s", error)
                 await trio.sleep(0.1)
                 continue
-            if self.gate.enter(stream):
-                self._nursery.start_soon(self._welcome, stream)
+            raw = TapStream(stream, self.traffic, self._tap)
+            guest = Guest(raw.remote.host, raw.is_silent, raw.cut)
+            if self.gate.enter(guest):
+                self._nursery.start_soon(self._welcome, raw, guest)
             else:
-                stream.socket.close()
+                raw.cut()
 
-    async def _welcome(self, stream: trio.SocketStream) -> None:
+    async def _welcome(self, raw: TapStream, guest: Guest) -> None:
         try:
-            self._take(await self._authenticated(stream, None))
+            connection = await self._authenticated(raw, None)
+            if not self.gate.prove(guest):
+                connection.abort("its address block has all its places")
+                return
+            self._take(connection)
+            await connection.closed.wait()
         except TransportError as error:
             log.debug("a stranger was refused: %s", error)
         finally:
-            self.gate.leave(stream)
+            self.gate.leave(guest)
 
-    async def _authenticated(self, stream: trio.SocketStream, expect: bytes | None) -> Connection:
+    async def _authenticated(self, raw: TapStream, expect: bytes | None) -> Connection:
         """A connection over that socket, which is cut if none comes of it."""
-        raw = TapStream(stream, self.traffic, self._tap)
         connection: Connection | None = None
         try:
             with _wrapped(), trio.fail_after(guard.HANDSHAKE_DEADLINE_S):
@@ -523,6 +537,7 @@ class Transport:
             crossed = old.dialled != new.dialled
             if crossed and new.dialled != (self.own < new.peer):
                 new.raw.cut()
+                new.closed.set()
                 return
             old.abort("a newer connection takes its place")
         self.connections[new.peer] = new

@@ -89,14 +89,3 @@ def test_another_libp2p_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(TapestryError, match=r"9\.9\.9") as refused:
         guard.install()
     assert refused.value.exit_code == VERSION
-
-
-@in_mock_time
-async def test_the_gate_has_so_many_places_and_gets_them_back() -> None:
-    gate = guard.Gate(3)
-    holders = [object() for _ in range(5)]
-    assert [gate.enter(holder) for holder in holders] == [True] * 3 + [False] * 2
-    assert gate.refused == 2
-    gate.leave(holders[1])
-    assert gate.enter(holders[4])
-    assert not gate.enter(holders[3])
