@@ -151,6 +151,7 @@ FROM_NODE: Mapping[str, Schema] = {
     "train": {"round": _counter, "steps": _counter, "last_round": _counter},
     "correct": {"seq": _counter, "digest": _digest},
     "add": {"seq": _counter, "digest": _digest},
+    "weigh": {"seq": _counter, "digest": _digest},
     "stop": {},
 }
 
@@ -178,6 +179,7 @@ FROM_TRAINER: Mapping[str, Schema] = {
     },
     "applied": {"seq": _counter},
     "added": {"seq": _counter},
+    "weighed": {"better": _flag},
     "failed": {"code": _one_of(FAILURE_CODES)},
 }
 

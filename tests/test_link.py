@@ -43,6 +43,7 @@ RECORDS_FROM_NODE: list[Record] = [
     {"t": "train", "round": 1, "steps": 50, "last_round": 0},
     {"t": "correct", "seq": 3, "digest": DIGEST},
     {"t": "add", "seq": 1, "digest": DIGEST},
+    {"t": "weigh", "seq": 0, "digest": DIGEST},
     {"t": "stop"},
 ]
 VECTOR: Record = {
@@ -72,6 +73,7 @@ RECORDS_FROM_TRAINER: list[Record] = [
     VECTOR,
     {"t": "applied", "seq": 2},
     {"t": "added", "seq": 2},
+    {"t": "weighed", "better": True},
     {"t": "failed", "code": "nonfinite"},
 ]
 

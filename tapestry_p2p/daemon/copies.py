@@ -1,11 +1,14 @@
 """The public copies a node holds, and what it can serve of them: payload chunks and keyframes.
 
 Knows vectors, seqs and hashes; opens no socket. Everything kept for others is bounded: chunks by
-bytes, oldest first (own ones stay), keyframe snapshots by number.
+bytes, oldest first (own ones stay), keyframe snapshots by number. A copy is served as it was when
+it was first asked for; ours is kept so for a while, since a joiner may have named it as its start.
 """
 
 from collections import OrderedDict
 from dataclasses import dataclass
+
+import numpy as np
 
 from tapestry_p2p.gossip.fetch import (
     ChunkRequest,
@@ -21,6 +24,8 @@ from tapestry_p2p.mix.copy import FRAME_BYTES, PublicCopy
 
 CACHE_BYTES_MAX = 64 << 20  # chunks of others kept to serve; more helps those who fell behind
 SNAPSHOTS_MAX = 4  # keyframes being served at once, each as large as the model
+PIN_ENTRIES = 64  # so many own entries long our own copy is served as it was when asked for
+OWN_PINS_MAX = 2  # at once; more would let joiners fill our memory
 
 
 def copy_root(copy: PublicCopy) -> bytes:
@@ -41,6 +46,13 @@ class Followed:
 class _Snapshot:
     data: bytes
     leaves: bytes
+
+
+@dataclass(frozen=True)
+class _Pin:
+    snapshot: _Snapshot
+    until: int  # own entry
+    own: bool  # our own copy, asked for by others
 
 
 class ChunkCache:
@@ -95,6 +107,7 @@ class Copies:
         self.followed: dict[bytes, Followed] = {}
         self.chunks = ChunkCache()
         self._snapshots: OrderedDict[bytes, _Snapshot] = OrderedDict()
+        self._pins: dict[bytes, _Pin] = {}
 
     def set_genesis(self, vector: Vector) -> bool:
         """Take the manifest's first vector float32[d]; False if its root is another."""
@@ -126,27 +139,63 @@ class Copies:
 
     def _snapshot(self, request: LeavesRequest | FrameRequest) -> _Snapshot | None:
         """The copy with that root as it stood when its leaves were first asked for."""
+        pin = self._pins.get(request.root)
+        if pin is not None:
+            return pin.snapshot
         held = self._snapshots.get(request.root)
         if held is not None:
             self._snapshots.move_to_end(request.root)
             return held
-        copy = self._standing(request)
+        copy = self._standing(request.author, request.root)
         if copy is None or not isinstance(request, LeavesRequest):
             return None
-        held = _Snapshot(copy.vector.astype("<f4").tobytes(), b"".join(copy.leaves()))
+        if request.author == self._own_key and self._own_pins() < OWN_PINS_MAX:
+            return self._pin(request.root, copy, own=True)
+        held = _snapshot(copy)
         self._snapshots[request.root] = held
         while len(self._snapshots) > SNAPSHOTS_MAX:
             self._snapshots.popitem(last=False)
         return held
 
-    def _standing(self, request: LeavesRequest | FrameRequest) -> PublicCopy | None:
-        if request.root == self._genesis_root:
+    def _standing(self, author: bytes, root: bytes) -> PublicCopy | None:
+        """The author's copy, if it stands where that is its root; a seq would say no more."""
+        if root == self._genesis_root:
             return self.genesis
-        own = request.author == self._own_key
-        followed = self.own if own else self.followed.get(request.author)
-        if followed is None or followed.seq != request.seq or followed.root != request.root:
-            return None
-        return followed.copy
+        followed = self.own if author == self._own_key else self.followed.get(author)
+        return followed.copy if followed is not None and followed.root == root else None
+
+    # -- copies that are named as a start
+
+    def pin(self, root: bytes, copy: PublicCopy) -> None:
+        """Serve this copy for a while; for those who follow us from it."""
+        self._pin(root, copy, own=False)
+
+    def _pin(self, root: bytes, copy: PublicCopy, own: bool) -> _Snapshot:
+        self._own_pins()
+        self._pins[root] = _Pin(_snapshot(copy), self._own_seq + PIN_ENTRIES, own)
+        return self._pins[root].snapshot
+
+    @property
+    def _own_seq(self) -> int:
+        return self.own.seq if self.own is not None else 0
+
+    def _own_pins(self) -> int:
+        """How many pins of our own copy there are, once those are gone whose time is over."""
+        now = self._own_seq
+        self._pins = {root: pin for root, pin in self._pins.items() if now <= pin.until}
+        return sum(pin.own for pin in self._pins.values())
+
+    def named(self, author: bytes, root: bytes) -> Vector | None:
+        """The author's copy with that root as we hold it, float32[d] to keep; None if we do not."""
+        copy = self._standing(author, root)
+        if copy is not None:
+            return copy.vector.copy()
+        held = self._pins[root].snapshot if root in self._pins else self._snapshots.get(root)
+        return None if held is None else np.frombuffer(held.data, "<f4").astype(np.float32)
+
+
+def _snapshot(copy: PublicCopy) -> _Snapshot:
+    return _Snapshot(copy.vector.astype("<f4").tobytes(), b"".join(copy.leaves()))
 
 
 def _slice(data: bytes | None, offset: int, length: int) -> tuple[FetchResponse, bytes]:

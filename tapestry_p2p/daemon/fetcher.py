@@ -13,6 +13,7 @@ from typing import Protocol
 import trio
 
 from tapestry_p2p.daemon.copies import Copies, Followed, copy_root
+from tapestry_p2p.gossip.adoption import Reference
 from tapestry_p2p.gossip.canonical import Malformed
 from tapestry_p2p.gossip.fetch import (
     BODY_BYTES_MAX,
@@ -23,9 +24,10 @@ from tapestry_p2p.gossip.fetch import (
     decode_response,
     encode_request,
 )
-from tapestry_p2p.gossip.header import GENESIS, Header
+from tapestry_p2p.gossip.header import ADOPT, GENESIS, Header
 from tapestry_p2p.gossip.merkle import HASH_BYTES, chunk_hash, leaf_hash, merkle_root
-from tapestry_p2p.mix.codec import CodecError
+from tapestry_p2p.mix.adoption import coordinate_median
+from tapestry_p2p.mix.codec import CodecError, Vector
 from tapestry_p2p.mix.copy import FRAME_BYTES, PublicCopy, vector_of
 
 log = logging.getLogger("tapestry.fetcher")
@@ -56,7 +58,8 @@ class Fetcher:
 
     ``mixing`` is held whenever a copy changes, so that a round never reads half a step.
     ``unreachable`` is the exception type that a broken source raises; ``wanted`` says whether an
-    author is still followed when its copy has come.
+    author is still followed when its copy has come; ``read_adoption`` gives the references in the
+    payload of an author's adopt entry, or raises Malformed.
     """
 
     connections: Mapping[bytes, Source]
@@ -66,12 +69,15 @@ class Fetcher:
     chunk_bytes: int
     unreachable: type[Exception]
     wanted: Callable[[bytes], bool]
+    read_adoption: Callable[[bytes, bytes], tuple[Reference, ...]]
     mixing: trio.Lock = field(default_factory=trio.Lock)
 
     async def entry(self, author: bytes, header: Header, sources: Sequence[bytes]) -> bytes:
         """Bring the author's copy from seq-1 to seq; its new root (b"" if the header has none)."""
         if header.kind == GENESIS:
             return await self._begin(author, header)
+        if header.kind == ADOPT:
+            return await self._adopt(author, header, sources)
         followed = self.copies.followed.get(author)
         if followed is None or followed.seq != header.seq - 1:
             raise FetchError("root")
@@ -138,6 +144,46 @@ class Fetcher:
             header.seq, PublicCopy(genesis.vector), copy_root(genesis)
         )
         return self.copies.followed[author].root
+
+    # -- copies that start from others
+
+    async def _adopt(self, author: bytes, header: Header, sources: Sequence[bytes]) -> bytes:
+        """Start a copy as the median of the copies that the entry names; its root."""
+        payload = await self._payload(header, sources)
+        try:
+            references = self.read_adoption(payload, author)
+        except Malformed as error:
+            log.warning("the start of %s: %s", author.hex()[:8], error)
+            raise FetchError("content") from error
+        vectors = [await self.referenced(reference, sources) for reference in references]
+        copy = PublicCopy(coordinate_median(vectors))
+        root = copy_root(copy)
+        if root != header.root:
+            raise FetchError("root")
+        async with self.mixing:
+            self._need_wanted(author, header)
+            self.copies.followed[author] = Followed(header.seq, copy, root)
+        return root
+
+    async def referenced(self, reference: Reference, sources: Sequence[bytes]) -> Vector:
+        """The copy that a reference names, float32[d]: ours, or from its author or ``sources``."""
+        author, root = reference.author, reference.root
+        held = self.copies.named(author, root)
+        if held is not None:
+            return held
+        holders = dict.fromkeys((author, *sources))
+        data = await self.keyframe(author, reference.seq, root, list(holders))
+        try:
+            return vector_of(data, self.parameters, self.norm_max)
+        except CodecError as error:
+            raise FetchError("content") from error
+
+    async def ask_to_keep(self, reference: Reference) -> None:
+        """Have the author of a reference serve that copy for a while. FetchError if it cannot."""
+        author = reference.author
+        frames = -(-4 * self.parameters // FRAME_BYTES)
+        request = LeavesRequest(author, reference.seq, reference.root)
+        await self._ask(author, request, frames * HASH_BYTES)
 
     async def _payload(self, header: Header, sources: Sequence[bytes]) -> bytes:
         got: dict[bytes, bytes] = {}

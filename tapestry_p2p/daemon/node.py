@@ -113,6 +113,7 @@ class Node:
             manifest.limits.chunk_bytes_max,
             TransportError,
             lambda author: author in self.protocol.followed(),
+            self.protocol.read_adoption,
         )
         self._events_in, self._events_out = trio.open_memory_channel[ev.Event](EVENTS_MAX)
         self._effects = trio.Lock()
@@ -404,8 +405,10 @@ class Node:
         async with self.fetcher.mixing:
             root, now = self.copies.own.root, trio.current_time()
             with contextlib.suppress(SilencedError):
+                told = encode_profile(profile)
+                round_ = self.rounds.round
                 await self.voice.publish(
-                    ev.Publish(PROFILE, now, root=root, payload=encode_profile(profile))
+                    ev.Publish(PROFILE, now, root=root, round=round_, payload=told)
                 )
 
     @property

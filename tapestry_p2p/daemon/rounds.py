@@ -18,6 +18,7 @@ import trio
 from tapestry_p2p.daemon.copies import Copies, Followed, copy_root, split
 from tapestry_p2p.daemon.disk import Disk
 from tapestry_p2p.daemon.fetcher import Fetcher, FetchError
+from tapestry_p2p.daemon.joiner import Joiner
 from tapestry_p2p.daemon.manifest import Manifest
 from tapestry_p2p.daemon.recovery import Recovered
 from tapestry_p2p.daemon.store import Store
@@ -83,6 +84,7 @@ class Rounds:
         self.moved = trio.Event()  # a copy moved since news were last mixed
         self.payload = b""  # of the difference that is being published
         self.mixed: dict[str, Any] = {"authors": [], "tau": None}
+        self.adopted: tuple[bytes, ...] = ()  # whose copies we began from, in this life
         self._protocol, self._copies, self._fetcher = protocol, copies, fetcher
         self._store, self._disk = store, disk
         self._recovered_x = recovered.x
@@ -115,6 +117,7 @@ class Rounds:
         if not self._copies.set_genesis(genesis):
             log.warning("this machine makes another first vector; fetching the network's")
             await self._fetch_genesis()
+        await self._settle_start(trainer)
         await self.settle_stream()
         loom = self.loom
         assert loom is not None
@@ -135,6 +138,21 @@ class Rounds:
         """Take the first vector from peers and begin our stream: a member without a trainer."""
         await self._fetch_genesis()
         await self.settle_stream()
+
+    async def _settle_start(self, trainer: Trainer) -> None:
+        """A new member may begin from the middle of its peers' copies."""
+        copies = self._copies
+        if self.loom is not None or copies.own is not None or self.voice.rolled_back:
+            return
+        joiner = Joiner(self._protocol, copies, self._fetcher, self.greeted)
+        start = await joiner.find(trainer.weigh)
+        if start is not None:
+            self.adopted = start.authors
+            self.voice.adoption = start.payload
+            copies.own = Followed(-1, start.copy, start.root)
+            self._recovered_x = start.copy.vector.copy()
+            chunks = split(start.payload, self.manifest.limits.chunk_bytes_max)
+            copies.chunks.put_own(0, dict(chunks), self.manifest.streams.ring)
 
     async def settle_stream(self) -> None:
         """Genesis is known: take up our stream, or begin one."""
@@ -253,6 +271,9 @@ class Rounds:
             await self.publish_difference(difference, round_, tokens)
             loom.published(difference, y)
             self.round = round_
+            own = self._copies.own
+            if own is not None and own.root and len(own.copy) >= ROOT_ALWAYS_BELOW:
+                self._copies.pin(own.root, own.copy)  # the next entry states no root
 
     async def _mix(self, loom: Loom[bytes], mix: Mix) -> Vector:
         """Mix and save; the vector float32[d] that the trainer has to add."""

@@ -94,6 +94,7 @@ class Control:
             "trainer_isolated": state.get("isolated", False),
             "isolation": state.get("isolation", "no trainer"),
             "mixed": node.rounds.mixed,
+            "adopted": [peer_id_of(author) for author in node.rounds.adopted],
             "verdicts": {k: v for k, v in statistics.items() if k != "tables"},
             "tables": statistics["tables"],
             "entries_published": node.entries_published,

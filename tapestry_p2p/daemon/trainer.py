@@ -141,6 +141,18 @@ class Trainer:
         await self._put({"t": "add", "seq": number}, addition, link.MORE)
         return number if life == self.life else 0
 
+    async def weigh(self, vector: Vector) -> bool:
+        """Whether float32[d] is better than genesis on the held-out data. In ``begin`` only.
+
+        LinkError if anything but an answer comes back.
+        """
+        assert self._sock is not None
+        await self._put({"t": "weigh", "seq": 0}, vector)
+        record = link.parse_from_trainer((await self._receive_record(self._sock))[0])
+        if record["t"] != "weighed":
+            raise link.LinkError(f"{record['t']} instead of an answer")
+        return bool(record["better"])
+
     async def stop(self) -> None:
         """Ask it to save and end; ``run`` returns within ``STOP_S``, whatever it is doing."""
         self._stopping.set()

@@ -13,7 +13,7 @@ import trio
 
 from tapestry_p2p.daemon.copies import Copies, Followed, copy_root
 from tapestry_p2p.gossip import events as ev
-from tapestry_p2p.gossip.header import DIFFERENCE, GENESIS, RESUME
+from tapestry_p2p.gossip.header import ADOPT, DIFFERENCE, GENESIS, RESUME
 from tapestry_p2p.gossip.protocol import Protocol
 
 log = logging.getLogger("tapestry.node")
@@ -38,6 +38,7 @@ class OwnVoice:
     save: Callable[[], Awaitable[None]]  # the own state, durably
     round: Callable[[], int]
     rolled_back: bool
+    adoption: bytes = b""  # names the copies that ours starts from, unless at the first vector
     _asking: bool = False
 
     def is_silent(self, kind: str = DIFFERENCE) -> bool:
@@ -53,12 +54,15 @@ class OwnVoice:
         head = self.protocol.head(self.protocol.public_key)
         if head is not None and self.copies.own is not None:
             self.copies.own.seq = head.header.seq
-            self.copies.own.root = event.root or self.copies.own.root
+            moved = event.kind == DIFFERENCE  # of a large model most entries state no root
+            self.copies.own.root = event.root if moved else event.root or self.copies.own.root
 
     async def begin(self, own: Followed) -> None:
-        """Sign the genesis if nothing of ours is known anywhere. Hold ``lock``."""
-        if self.protocol.own_highest is None and not self.is_silent(GENESIS):
-            await self.publish(ev.Publish(GENESIS, trio.current_time(), root=own.root))
+        """Sign the first entry if nothing of ours is known anywhere. Hold ``lock``."""
+        kind = ADOPT if self.adoption else GENESIS
+        if self.protocol.own_highest is None and not self.is_silent(kind):
+            now = trio.current_time()
+            await self.publish(ev.Publish(kind, now, root=own.root, payload=self.adoption))
             self.rolled_back = False
             await self.save()
 

@@ -123,7 +123,7 @@ class Roster:
         for peer in neighbours.unanswered(state.now):
             self._give_up(peer)
         if not alone and neighbours.room(state.now, self._places()) > 0:
-            neighbours.pick(self.blocks(), state.now, self._places())
+            neighbours.pick(self._candidates(), state.now, self._places())
         for peer, tie in list(neighbours.ties.items()):
             self._talk(peer, tie)
         self._drop_strays()
@@ -141,6 +141,15 @@ class Roster:
     def _is_reading(self) -> bool:
         """Whether we have no stream yet that anybody could follow."""
         return self._state.own.head is None
+
+    def _candidates(self) -> dict[bytes, str | None]:
+        """Whom we may ask; a newcomer reads those who have trained."""
+        blocks, streams = self.blocks(), self._state.streams
+        if not self._is_reading:
+            return blocks
+        heads = {author: streams[author].newest for author in blocks if author in streams}
+        trained = [author for author, head in heads.items() if head and head.header.round]
+        return {author: blocks[author] for author in trained}
 
     def _places(self) -> int:
         settings = self._state.settings

@@ -24,6 +24,7 @@ class Course:
 
     def __init__(self) -> None:
         self.phase = IDLE
+        self.started = False  # whether a vector to begin from ever came
         self.seq = 0  # of the newest vector handed over
         self.applied = 0  # of the newest correction added
         self.added = 0  # of the newest addition that came unasked
@@ -39,7 +40,7 @@ class Course:
 
     def start(self, seq: int, round_: int) -> None:
         """Begin anew from a vector of the node: the next vector is ``seq + 1``."""
-        self.phase = IDLE
+        self.phase, self.started = IDLE, True
         self.seq = self.applied = seq
         self.added = 0
         self.round, self.round_steps = round_, 0

@@ -111,6 +111,11 @@ class Judge:
                 between()
         return best
 
+    def held_out(self, params: Params) -> float:
+        """The loss on this member's own validation part: by it a start is chosen."""
+        own = (self._own,) if self._own in self._texts else tuple(self._texts)
+        return _mean(self._losses(params, own))
+
     def _losses(self, params: Params, languages: Iterable[str]) -> dict[str, float]:
         return {language: self._metrics(params, language, 0)["loss"] for language in languages}
 

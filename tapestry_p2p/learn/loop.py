@@ -62,6 +62,7 @@ class Loop:
         self._last_own = program.layout.flatten(self._place.params)
         self._average = None if program.schedule_steps else Average(self._last_own)
         self._nonfinite = 0
+        self._weighed = False
         self._tally = Tally()
         self._rest_s = 1 / speed - 1  # seconds of rest for each second of work: tests only
         self._rest_until = 0.0
@@ -71,6 +72,7 @@ class Loop:
             "train": self._train,
             "correct": self._correct,
             "add": self._add,
+            "weigh": self._weigh,
             "stop": self._stop,
         }
         self._questions = Questions(program, judge, self._shown, self._glance)
@@ -186,6 +188,23 @@ class Loop:
         self._average = self._average and Average(vector)
         self._course.start(record["seq"], record["round"])
         self._tally.forget()
+
+    def _weigh(self, record: dict[str, Any]) -> None:
+        """Say whether a start beats genesis on the data held out here: one bit, once, at first.
+
+        More would let a compromised node question the data, one vector after another.
+        """
+        if self._weighed or self._course.started or self._course.phase != course_.IDLE:
+            raise link.LinkError("weigh: once, before the start")
+        self._weighed = True
+        vector = self._read_addition(link.IN, record)
+        losses = [
+            self._judge.held_out(self._program.params(start))
+            for start in (vector, self._program.genesis)
+        ]
+        log.info("held-out loss of a start from the members' copies %.4g, of genesis %.4g", *losses)
+        better = losses[0] < losses[1] and near(vector, self._last_own)
+        link.send(self._sock, {"t": "weighed", "better": better})
 
     def _train(self, record: dict[str, Any]) -> None:
         self._course.train(record["round"], record["steps"], record["last_round"])

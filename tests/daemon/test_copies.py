@@ -144,10 +144,10 @@ def test_a_copy_that_stands_elsewhere_is_missing() -> None:
     copies = make()
     other = key(2).public_key
     root = held(copies, other, 9, 2)
-    assert fetched(copies, other, 8, root) is None
     assert fetched(copies, other, 9, bytes(32)) is None
     assert fetched(copies, OWN, 9, root) is None
     assert fetched(copies, key(3).public_key, 9, root) is None
+    assert fetched(copies, other, 8, root) is not None, "the root says all of what it is"
 
 
 def test_a_copy_that_moves_on_is_served_as_it_stood() -> None:
@@ -175,15 +175,54 @@ def test_a_frame_beyond_the_end_is_missing() -> None:
         assert copies.answer(request)[0].status == "missing"
 
 
+def asked(copies: Copies, author: bytes, seqs: range) -> list[bytes]:
+    """The roots of copies that were asked for and moved on."""
+    roots = []
+    for seq in seqs:
+        roots.append(held(copies, author, seq, seed=seq, d=8))
+        copies.answer(LeavesRequest(author, seq, roots[-1]))
+    return roots
+
+
+def served(copies: Copies, author: bytes, roots: list[bytes]) -> list[bool]:
+    requests = [FrameRequest(author, 0, root, 0, 0, 4) for root in roots]
+    return [copies.answer(request)[0].status == "ok" for request in requests]
+
+
 def test_snapshots_are_few(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "SNAPSHOTS_MAX", 2)
+    copies, other = make(8), key(2).public_key
+    roots = asked(copies, other, range(5))
+    assert served(copies, other, roots) == [False] * 3 + [True] * 2
+
+
+def test_our_own_copy_is_kept_as_it_was_for_a_while_and_twice_at_most(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A joiner names it as its start; strangers who ask for more cannot push it out."""
+    monkeypatch.setattr(module, "SNAPSHOTS_MAX", 1)
     copies = make(8)
-    roots = []
-    for seq in range(5):
-        roots.append(held(copies, OWN, seq, seed=seq, d=8))
-        copies.answer(LeavesRequest(OWN, seq, roots[-1]))
-    served = [copies.answer(FrameRequest(OWN, 0, root, 0, 0, 4))[0].status for root in roots]
-    assert served == ["missing"] * 3 + ["ok"] * 2
+    first = asked(copies, OWN, range(2))
+    asked(copies, OWN, range(2, 60))
+    assert served(copies, OWN, first) == [True, True]
+    later = asked(copies, OWN, range(66, 70))
+    assert served(copies, OWN, first) == [False, False]
+    assert served(copies, OWN, later) == [True, True, False, True]
+
+
+def test_what_we_named_as_our_start_is_held_for_those_who_follow_us() -> None:
+    copies, other = make(8), key(2).public_key
+    root = held(copies, other, 9, 1, d=8)
+    assert same(copies.named(other, root), vector(8, seed=1))
+    copies.pin(root, copies.followed[other].copy)
+    moved = held(copies, other, 10, 2, d=8)
+    assert same(copies.named(other, root), vector(8, seed=1))
+    assert copies.named(other, bytes(32)) is None
+    assert same(copies.named(other, moved), vector(8, seed=2))
+    found = copies.named(other, moved)
+    assert found is not None
+    found += 1.0
+    assert same(copies.followed[other].copy.vector, vector(8, seed=2)), "a copy of its own"
 
 
 def test_what_an_author_published_is_what_followers_hold() -> None:

@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
-from daemon_kit import Author, in_mock_time, key, same, vector
+from daemon_kit import NETWORK, Author, in_mock_time, key, same, vector
 
 from tapestry_p2p.daemon.copies import Copies, Followed, copy_root, split
 from tapestry_p2p.daemon.fetcher import BUSY_TRIES, Fetcher, FetchError
+from tapestry_p2p.gossip.adoption import decode_adoption
 from tapestry_p2p.gossip.events import REASONS
 from tapestry_p2p.gossip.fetch import (
     ChunkRequest,
@@ -22,11 +23,13 @@ from tapestry_p2p.gossip.fetch import (
     encode_response,
 )
 from tapestry_p2p.gossip.merkle import leaf_hash
+from tapestry_p2p.gossip.settings import Settings
 from tapestry_p2p.mix.copy import FRAME_BYTES, PublicCopy
 
 D = 100_000  # two frames; a payload of 25,782 bytes
 CHUNK_BYTES = 4096  # so that a payload has seven chunks
 NORM_MAX = 1e6
+SETTINGS = Settings(network=NETWORK, codecs={})
 HONEST, OTHER, LIAR = (key(n).public_key for n in (11, 12, 13))
 
 Answer = tuple[bytes, bytes]
@@ -140,6 +143,7 @@ class Follower:
             CHUNK_BYTES,
             unreachable=BrokenError,
             wanted=lambda author: self.wanted,
+            read_adoption=lambda payload, author: decode_adoption(payload, author, SETTINGS),
         )
 
     async def follow(self, seq: int, *sources: bytes) -> bytes:

@@ -1,0 +1,131 @@
+"""How a new member starts: from the middle of its peers' copies, if that beats the first vector.
+
+Asks before it begins: who has a stream already never adopts. Then it reads some copies, has their
+authors keep them for a while, and lets the trainer judge their median on its own held-out data.
+Whoever invited us can so at best give us a better start, and at worst none. Knows no data.
+"""
+
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+import trio
+
+from tapestry_p2p.daemon.copies import Copies, copy_root
+from tapestry_p2p.daemon.fetcher import Fetcher, FetchError
+from tapestry_p2p.daemon.voice import ASK_DEADLINE_S
+from tapestry_p2p.gossip.adoption import REFERENCES_LEAST, Reference, encode_adoption
+from tapestry_p2p.gossip.identity import peer_id_of
+from tapestry_p2p.gossip.protocol import Protocol
+from tapestry_p2p.mix.adoption import coordinate_median
+from tapestry_p2p.mix.codec import Vector
+from tapestry_p2p.mix.copy import PublicCopy
+
+log = logging.getLogger("tapestry.node")
+
+LOOK_S = 2.0  # for peers to show whether anybody has trained yet; a founding network pays it once
+COPIES_S = 600.0  # for 2f+1 copies to come; then the first vector must do
+PATIENCE_S = 30.0  # for more than 2f+1 of them
+POLL_S = 0.25
+KEEP_TRIES = 20  # an author may move on while we ask it to keep its copy
+
+Weigh = Callable[[Vector], Awaitable[bool]]
+Named = dict[bytes, tuple[Reference, Vector]]  # by author: what is named of it
+
+
+@dataclass(frozen=True)
+class Start:
+    """A start other than the first vector, and the payload that declares it."""
+
+    copy: PublicCopy
+    root: bytes
+    payload: bytes
+    authors: tuple[bytes, ...]
+
+
+@dataclass
+class Joiner:
+    """Finds a start. ``greeted`` is set once a peer has told what it holds."""
+
+    protocol: Protocol
+    copies: Copies
+    fetcher: Fetcher
+    greeted: trio.Event
+
+    async def find(self, weigh: Weigh) -> Start | None:
+        """A start that ``weigh`` says is better than the first vector; None: begin there."""
+        if not await self._can_adopt():
+            return None
+        log.info("reading the members' copies, to begin from their middle")
+        named: Named = {}
+        with trio.move_on_after(COPIES_S):
+            named = await self._named()
+        if not named:
+            log.warning("the members' copies did not come: beginning at the first vector")
+            return None
+        start = _median(named)
+        names = ", ".join(map(peer_id_of, start.authors))
+        if not await weigh(start.copy.vector):
+            log.warning("no better on our own data than the first vector: the middle of %s", names)
+            return None
+        log.info("beginning from the middle of %s", names)
+        for reference, vector in named.values():
+            self.copies.pin(reference.root, PublicCopy(vector))
+        return start
+
+    async def _can_adopt(self) -> bool:
+        """Whether enough others have trained, and we have no stream from an earlier life."""
+        if not self.protocol.settings.bootstrap:
+            return False  # we found the network
+        with trio.move_on_after(ASK_DEADLINE_S):
+            await self.greeted.wait()
+        if not self.greeted.is_set():
+            return False
+        with trio.move_on_after(LOOK_S):
+            while self.protocol.trained() <= 2 * self.protocol.settings.f:
+                await trio.sleep(POLL_S)
+            return self.protocol.own_highest is None
+        return False
+
+    async def _named(self) -> Named:
+        """What our start rests on: copies that we have, and that their authors keep if they can."""
+        kept: Named = {}
+        tries, since = 0, trio.current_time()
+        while True:
+            references = self.protocol.references()
+            late = trio.current_time() - since > PATIENCE_S
+            if references and (late or len(references) >= self._most()):
+                tries += 1
+                named = await self._taken(references, kept)
+                if len(named) == len(references) and (
+                    tries > KEEP_TRIES or named.keys() <= kept.keys()
+                ):
+                    return named
+            await trio.sleep(POLL_S)
+
+    def _most(self) -> int:
+        """How many references there will be in the end, if all who trained can be read."""
+        wanted = max(REFERENCES_LEAST, 2 * self.protocol.settings.f + 1)
+        return min(wanted, self.protocol.trained())
+
+    async def _taken(self, references: tuple[Reference, ...], kept: Named) -> Named:
+        """The vectors of references; into ``kept`` those that their authors keep for us."""
+        named: Named = {}
+        for reference in references:
+            author = reference.author
+            try:
+                if author not in kept:
+                    named[author] = (reference, await self.fetcher.referenced(reference, ()))
+                    await self.fetcher.ask_to_keep(reference)
+                    kept[author] = named[author]
+                named[author] = kept[author]
+            except FetchError as error:
+                log.debug("reference to %s: %s", author.hex()[:8], error.reason)
+        return named
+
+
+def _median(named: Named) -> Start:
+    authors = tuple(sorted(named))
+    copy = PublicCopy(coordinate_median([named[author][1] for author in authors]))
+    payload = encode_adoption(named[author][0] for author in authors)
+    return Start(copy, copy_root(copy), payload, authors)
