@@ -76,12 +76,21 @@ async def _answer(stream: trio.SocketStream, handler: Handler, limit: trio.Capac
             log.debug("a caller left before the answer")
 
 
-async def _handled(line: bytes, handler: Handler) -> dict[str, Any]:
+def parse_request(line: bytes) -> dict[str, Any]:
+    """The map that a caller's line of JSON is. ValueError for anything else."""
     try:
         request = json.loads(line)
-        if not isinstance(request, dict):
-            raise ValueError("not a map")
-    except (ValueError, RecursionError):
+    except RecursionError as error:
+        raise ValueError("nested too deep") from error
+    if not isinstance(request, dict):
+        raise ValueError("not a map")
+    return request
+
+
+async def _handled(line: bytes, handler: Handler) -> dict[str, Any]:
+    try:
+        request = parse_request(line)
+    except ValueError:
         return {"error": "the request is not one line of JSON", "exit_code": FAILURE}
     try:
         return await handler(request)

@@ -230,7 +230,7 @@ class Mux:
         self._refused = 0
         self._late = 0  # bytes that may still come on streams that we gave up
         self._idle_frames = float(IDLE_FRAMES_MAX)
-        self._refilled_at = trio.current_time()
+        self._refilled_at = 0.0
         self._part = bytearray()  # of a header
         self._left = 0  # of the data frame that is arriving
         self._into: Stream | None = None

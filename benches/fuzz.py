@@ -1,0 +1,165 @@
+"""Mutated frames for every decoder: nothing uncaught, no memory kept, nothing slow.
+
+    python benches/fuzz.py [--frames 1000000] [--seed 0] [--keep DIR] [--json]
+
+The targets and their invariants are in fuzz_targets.py. A frame is a seed (what an honest member
+sends) with a few mutations, drawn from --seed. Fails, and prints the frame, at the first exception
+that is not the target's verdict. Prints frames per second, how many were taken, the slowest frame
+(CPU time of its thread) and how much the process grew. A run of 10^7 is for a night. --keep writes
+the first frame for every new verdict: so tests/corpus was made, which every test run throws again.
+"""
+
+import argparse
+import gc
+import hashlib
+import json
+import re
+import resource
+import sys
+import time
+from pathlib import Path
+from random import Random
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from benches.fuzz_targets import TARGETS, Target
+
+FRAME_BYTES_MAX = 66_000
+KEPT_BYTES_MAX = 2_000
+WARM_UP = 20_000  # frames before memory is first looked at: tables, caches, free lists
+# what parsers stumble over: msgpack's markers, big lengths, signs, ends
+TELLING = [
+    b"\x00", b"\x7f", b"\x80", b"\x8f", b"\x90", b"\x9f", b"\xa0", b"\xbf", b"\xc0", b"\xc1",
+    b"\xc4\xff", b"\xc6\xff\xff\xff\xff", b"\xca\x7f\xc0\x00\x00", b"\xcb\x7f\xf8" + bytes(6),
+    b"\xcf" + b"\xff" * 8, b"\xd3\x80" + bytes(7), b"\xdb\xff\xff\xff\xff", b"\xdd\xff\xff\xff\xff",
+    b"\xdf\xff\xff\xff\xff", b"\xd4\x01\x00", b"\xff" * 4, b"\x00" * 16, b"[" * 40, b'{"a":' * 20,
+]  # fmt: skip
+
+
+def mutate(random: Random, seed: bytes, others: list[bytes]) -> bytes:
+    """A frame near ``seed``."""
+    data = bytearray(seed)
+    for _ in range(random.choice((0, 1, 1, 1, 2, 3, 8))):
+        at = random.randrange(len(data) + 1)
+        match random.randrange(8):
+            case 0 | 1 if at < len(data):
+                data[at] ^= 1 << random.randrange(8)
+            case 2 if at < len(data):
+                data[at] = random.randrange(256)
+            case 3:
+                data[at:at] = random.choice(TELLING)
+            case 4:
+                del data[at : at + random.choice((1, 1, 2, 4, 16, 64))]
+            case 5:
+                piece = random.choice(others)
+                start = random.randrange(len(piece) + 1)
+                data[at:at] = piece[start : start + random.randrange(1, 64)]
+            case 6:
+                data[at:] = random.choice(TELLING)
+            case _:
+                data[at:at] = random.randbytes(random.choice((1, 4, 32, 200)))
+    if random.random() < 0.001:
+        data *= random.randrange(2, 60)
+    return bytes(data[:FRAME_BYTES_MAX])
+
+
+def resident_bytes() -> int:
+    """The process's memory now."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize()
+
+
+class Keeper:
+    """Writes the first frame for every verdict of a target; nothing without a folder."""
+
+    def __init__(self, folder: Path | None) -> None:
+        self._folder = folder
+        self._seen: set[tuple[str, str]] = set()
+
+    def look(self, name: str, data: bytes, verdict: str) -> None:
+        """A frame and what became of it."""
+        if self._folder is None:
+            return
+        kind = (name, re.sub(r"[0-9]+|'.*'", "", verdict)[:80])
+        if kind not in self._seen and len(data) <= KEPT_BYTES_MAX:
+            self._seen.add(kind)
+            file = self._folder / name / f"{hashlib.sha256(data).hexdigest()[:16]}.bin"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(data)
+
+
+def fuzz(
+    frames: int, seed: int, targets: dict[str, Target], keep: Path | None = None
+) -> dict[str, Any]:
+    """Throw ``frames`` frames; raises whatever a target must not raise."""
+    random = Random(seed)
+    names = [name for name, target in targets.items() for _ in range(target.share)]
+    counts = {name: [0, 0] for name in targets}  # thrown, taken
+    slowest, slowest_at = 0.0, ""
+    others = [data for target in targets.values() for data in target.seeds]
+    began, warm = time.monotonic(), 0
+    keeper = Keeper(keep)
+    gc.freeze()
+    for number in range(frames):
+        if number == min(WARM_UP, frames // 2):
+            gc.collect()
+            warm = resident_bytes()
+        name = names[random.randrange(len(names))]
+        target = targets[name]
+        data = mutate(random, random.choice(target.seeds), others)
+        started = time.thread_time()
+        try:
+            target.take(data)
+            counts[name][1] += 1
+            keeper.look(name, data, "taken")
+        except target.verdict as verdict:
+            keeper.look(name, data, str(verdict))
+        except BaseException:
+            print(f"target {name}, frame {data.hex()}", file=sys.stderr)
+            raise
+        took = time.thread_time() - started
+        counts[name][0] += 1
+        if took > slowest:
+            slowest, slowest_at = took, name
+    seconds = time.monotonic() - began
+    gc.collect()
+    return {
+        "frames": frames,
+        "seed": seed,
+        "seconds": seconds,
+        "frames_per_s": frames / seconds,
+        "uncaught": 0,
+        "slowest_ms": 1000 * slowest,
+        "slowest_target": slowest_at,
+        "grown_mb": (resident_bytes() - warm) / 1e6,
+        "targets": {name: {"thrown": n, "taken": k} for name, (n, k) in counts.items()},
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--frames", type=int, default=1_000_000)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--keep", type=Path, help="folder for a frame of every verdict")
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    print(f"seed {options.seed}", file=sys.stderr)
+    found = fuzz(options.frames, options.seed, TARGETS, options.keep)
+    if options.json:
+        print(json.dumps(found, indent=2))
+        return
+    for name, row in found["targets"].items():
+        print(f"{name:10} {row['thrown']:9} thrown {row['taken']:9} taken")
+    print(
+        f"{found['frames']} frames, {found['uncaught']} uncaught,"
+        f" {found['frames_per_s']:.0f} a second; slowest {found['slowest_ms']:.1f} ms"
+        f" ({found['slowest_target']}, bound 5); grown by {found['grown_mb']:.1f} MB (bound 2)"
+    )
+    idle = [name for name, row in found["targets"].items() if not row["thrown"]]
+    if idle:
+        sys.exit(f"never thrown at: {', '.join(idle)}")
+
+
+if __name__ == "__main__":
+    main()
