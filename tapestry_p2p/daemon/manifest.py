@@ -310,8 +310,14 @@ class Manifest(Section, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         # numpy and cryptography: only where a manifest is made
         from tapestry_p2p.gossip.header import CHUNKS_MAX
-        from tapestry_p2p.mix.codec import payload_bytes
+        from tapestry_p2p.mix.codec import gamma_max, payload_bytes
 
+        most = gamma_max(self.streams.codec)
+        if self.mixing.gamma > most:
+            raise ValueError(
+                f"mixing.gamma <= {most} does not hold, which {self.streams.codec} needs:"
+                f" {self.mixing.gamma} > {most}; copies would fall behind"
+            )
         payload = payload_bytes(self.streams.codec, self.schema.parameters)
         if payload > self.limits.entry_bytes_max:
             raise ValueError(

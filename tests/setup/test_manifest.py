@@ -127,6 +127,10 @@ GAMMAS = ("[mixing]\ngamma = 1", "[mixing]\ngamma = 1.0")
             "rule: members > 2f + 2, which multi_krum needs, does not hold: 4 <= 4",
         ),
         ('[streams]\ncodec = "3bit"', "one of 2bit, 1bit, topk, int4, int8, fp32"),
+        (
+            '[streams]\ncodec = "topk"\n[mixing]\ngamma = 0.2',
+            "mixing.gamma <= 0.15 does not hold, which topk needs: 0.2 > 0.15",
+        ),
         ("[streams]\nttl = 17", "ttl <= ring does not hold: 17 > 16"),
         ("[mixin]\nf = 1", "[mixin] is not known here; did you mean mixing?"),
         ("[training]\nschedule_steps = -5", "training.schedule_steps: expected int >= 0"),

@@ -21,6 +21,7 @@ from tapestry_p2p.daemon.keyfile import load_key, make_key
 from tapestry_p2p.daemon.paths import Paths, find_paths
 from tapestry_p2p.errors import BAD_CONFIG, TapestryError
 from tapestry_p2p.gossip.identity import Identity
+from tapestry_p2p.mix.codec import gamma_max
 
 JUDGEMENTS = 20  # checkpoints judged in each arm
 SOVEREIGN_SHARE = 0.75  # of the steps together, the rest alone
@@ -113,7 +114,7 @@ def _manifest(plan: Plan, rule: str, data: Path, cache: Path) -> network.Manifes
             schema=network.Schema(hash=found.schema, parameters=found.parameters),
             genesis=network.Genesis(seed=plan.seed, root=found.root.hex()),
             streams=network.Streams(codec=plan.codec),  # type: ignore[arg-type]
-            mixing=network.Mixing(rule=rule, f=plan.tolerate),  # type: ignore[arg-type]
+            mixing=network.Mixing(rule=rule, f=plan.tolerate, gamma=gamma_max(plan.codec)),
             training=network.Training(inner_steps=plan.inner_steps, schedule_steps=plan.steps),
             limits=network.Limits(entries_per_minute_max=6000),
         )

@@ -13,8 +13,8 @@ from tapestry_p2p.mix.codec import float32, int4, int8, one_bit, top_k, two_bit
 from tapestry_p2p.mix.codec.form import Codec, CodecError, Part, Vector
 
 __all__ = [
-    "CODECS", "CodecError", "Vector", "decode", "decode_add", "encode", "payload_bytes",
-    "payload_norm",
+    "CODECS", "CodecError", "Vector", "decode", "decode_add", "encode", "gamma_max",
+    "payload_bytes", "payload_norm",
 ]  # fmt: skip
 
 _ROWS = {
@@ -26,6 +26,9 @@ _ROWS = {
     "topk": top_k.CODEC,
 }
 CODECS = tuple(_ROWS)
+# Of the Loom's gamma. Copies that show a fiftieth of a change lag so far behind that members who go
+# the whole way to their mean run away from it: from .2 up distances grew on quadratics, whoever's.
+_GAMMA_MAX = {"topk": 0.15}
 
 
 def payload_bytes(codec: str, d: int) -> int:
@@ -63,6 +66,11 @@ def payload_norm(codec: str, payload: bytes, d: int) -> float:
         wide = values.astype(np.float64)
         total += float(wide @ wide)
     return float(np.sqrt(total))
+
+
+def gamma_max(codec: str) -> float:
+    """The largest share of the way to the neighbourhood's mean that copies of this codec allow."""
+    return _GAMMA_MAX.get(codec, 1.0)
 
 
 def _row(codec: str) -> Codec:
