@@ -98,7 +98,7 @@ class Node:
         self._random = random
         self.protocol = self._make_protocol(recovered)
         self.tap = None if options.tap is None else Tap(options.tap)
-        self.transport = Transport(seed, self, self.tap)
+        self.transport = Transport(seed, self, self.tap, self._admits)
         self.copies = Copies(
             self.key,
             bytes.fromhex(manifest.genesis.root),
@@ -245,6 +245,9 @@ class Node:
         log.info("disconnected from %s", peer_id_of(peer))
         self._held.pop(peer, None)
         await self._events_in.send(ev.Disconnected(peer, trio.current_time()))
+
+    def _admits(self, peer: bytes) -> bool:
+        return not self.protocol.is_barred(peer, trio.current_time())
 
     async def message(self, peer: bytes, channel: str, data: bytes) -> None:
         """A hello or sync frame; waits while we are behind, which slows the sender down."""

@@ -378,8 +378,17 @@ def _wrapped() -> Iterator[None]:
 class Transport:
     """Listens, dials, and keeps at most one connection per peer. Run ``serve`` in a nursery."""
 
-    def __init__(self, seed: bytes, handlers: Handlers, tap: Tap | None = None) -> None:
-        """``seed``: the 32-byte Ed25519 seed. ``tap`` sees every byte, raw and plain (tests)."""
+    def __init__(
+        self,
+        seed: bytes,
+        handlers: Handlers,
+        tap: Tap | None = None,
+        admits: Callable[[bytes], bool] = lambda peer: True,
+    ) -> None:
+        """``seed``: the 32-byte Ed25519 seed. ``tap`` sees every byte, raw and plain (tests).
+
+        ``admits``: whether a peer that has proven who it is may connect.
+        """
         guard.install()
         key = create_new_key_pair(seed)
         self.own = key.public_key.to_bytes()
@@ -389,6 +398,7 @@ class Transport:
         self.addresses: list[Address] = []
         self._handlers = handlers
         self._tap = tap
+        self._admits = admits
         noise = NoiseTransport(key, noise_privkey=create_noise_key().private_key)
         self._security = SecurityMultistream({NOISE: noise})
         self._muxers: GenericMultistreamSelector[object] = GenericMultistreamSelector()
@@ -505,6 +515,8 @@ class Transport:
         peer = remote_id.to_bytes()[len(_ED25519_ID) :]
         if peer == self.own or (expect is not None and peer != expect):
             raise TransportError("the peer is not who we dialled")
+        if expect is None and not self._admits(peer):
+            raise TransportError("the peer is barred")
         sealed = self._sealed(raw, secure)
         negotiated = _SealedIO(sealed)
         await self._muxers.select(negotiated, expect is not None)

@@ -258,6 +258,11 @@ class Protocol:
         """Peers that are connected and have told us what they hold, our own head included."""
         return tuple(link.peer for link in self._state.links.greeted())
 
+    def is_barred(self, peer: bytes, at: float) -> bool:
+        """Whether a peer has been blamed too often of late: its connections are not wanted."""
+        link = self._state.links.get(peer)
+        return link is not None and link.is_barred(at)
+
     def members(self) -> dict[bytes, Profile]:
         """The newest profile of every member, our own included."""
         membership = self._state.membership

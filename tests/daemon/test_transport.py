@@ -478,6 +478,16 @@ async def test_a_killed_peer_is_noticed_at_once() -> None:
         assert trio.current_time() - began < 1.0
 
 
+@in_trio
+async def test_whoever_is_not_admitted_is_refused_once_we_know_who_it_is() -> None:
+    async with peers(1, 2, 3) as (us, barred, welcome):
+        us.transport._admits = lambda peer: peer != barred.key
+        await barred.transport.dial(us.key, [us.address])
+        await barred.until(lambda: not barred.lists(us))
+        await welcome.dials(us)
+        assert [peer for _, peer in us.events] == [welcome.key]
+
+
 # ---- strangers -----------------------------------------------------------------------------------
 
 
