@@ -59,7 +59,8 @@ def _status_lines(found: dict[str, Any]) -> list[str]:
         f"round      {found['round']}, entry {found['seq']}",
         f"peers      {found['peers']} connected, {found['following']} followed,"
         f" {found['live']} live with us: {mixing}",
-        f"rule       {found['rule']} against {found['tolerate']} hostile: {found['certificate']}",
+        f"rule       {found['rule']} against {found['tolerate']} hostile: {found['certificate']}"
+        f" ({found['certificate_why']})",
         f"copies     {found['following']} held, roots checked at every entry",
         f"isolation  {found['isolation']}",
         f"sent       {found['bytes_sent'] / 1e6:.2f} MB, received"

@@ -24,6 +24,7 @@ from tapestry_p2p.daemon.keyfile import load_key
 from tapestry_p2p.daemon.manifest import Manifest, load_manifest, task_file
 from tapestry_p2p.daemon.node import Node, NodeOptions
 from tapestry_p2p.daemon.paths import Paths
+from tapestry_p2p.daemon.promise import watch
 from tapestry_p2p.daemon.recovery import Recovered, recover
 from tapestry_p2p.daemon.status import Control
 from tapestry_p2p.daemon.store import Store
@@ -184,6 +185,7 @@ async def _main(
         await nursery.start(node.run_and_then, nursery.cancel_scope.cancel)
         if attack:
             nursery.start_soon(Attacker(node, attack).run)
+        nursery.start_soon(watch, manifest.mixing, node.protocol)
         log.info("running as %s", node.identity.peer_id)
 
 

@@ -16,9 +16,10 @@ from tapestry_p2p.daemon.address import Address, parse_address
 from tapestry_p2p.daemon.copies import copy_root
 from tapestry_p2p.daemon.invite import Invite
 from tapestry_p2p.daemon.node import Node
+from tapestry_p2p.daemon.promise import present
 from tapestry_p2p.errors import USAGE, TapestryError
 from tapestry_p2p.gossip.identity import peer_id_of
-from tapestry_p2p.mix.topology import certificate, enough_live
+from tapestry_p2p.mix.topology import enough_live
 
 
 def memory_mb(pid: int | str = "self") -> float:
@@ -65,6 +66,7 @@ class Control:
         live = 1 + sum(self._fresh(author) for author in node.copies.followed)
         statistics = node.protocol.statistics()
         own = node.copies.own
+        promised = present(node.manifest.mixing, node.protocol)
         return {
             "version": __version__,
             "id": peer_id_of(node.key),
@@ -87,9 +89,9 @@ class Control:
             "mixing": enough_live(live, node.manifest.mixing.f),
             "rule": node.manifest.mixing.rule,
             "tolerate": node.manifest.mixing.f,
-            "certificate": certificate(
-                max(1, len(node.protocol.followed()) + 1), node.manifest.mixing.f
-            ),
+            "certificate": promised.word,
+            "certificate_why": promised.why,
+            "overfull_chance": promised.chance,
             "trainer": state,
             "trainer_isolated": state.get("isolated", False),
             "isolation": state.get("isolation", "no trainer"),

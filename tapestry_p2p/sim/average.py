@@ -28,7 +28,7 @@ from tapestry_p2p.sim.graphs import (
     two_worlds,
 )  # fmt: skip
 
-D = 30
+D = 100  # parameters: with fewer, chance makes some members stick out more
 ROUNDS = 60
 RUINED = 1e9  # normalised MSE beyond which nothing is left to measure
 SETTLED = 1e-7  # of the first spread: what is left cannot move the mean by anything that counts

@@ -15,6 +15,7 @@ from tapestry_p2p.cli.testnet import pictures
 from tapestry_p2p.data import UDHR_LANGUAGES, udhr
 from tapestry_p2p.errors import BAD_CONFIG, USAGE, TapestryError
 from tapestry_p2p.mix.codec import CODECS
+from tapestry_p2p.mix.promise import Promise, promise
 from tapestry_p2p.mix.rules import check_rule
 from tapestry_p2p.mix.topology import IMPOSSIBLE, certificate, default_tolerance
 from tapestry_p2p.sim.attacks import PLAYABLE
@@ -91,10 +92,9 @@ class Plan:
         """The share of full speed at which a member trains."""
         return self.speeds[member] if member < len(self.speeds) else 1.0
 
-    @property
-    def certificate(self) -> str:
-        """What all-to-all mixing promises."""
-        return certificate(self.members, self.tolerate)
+    def promise(self, rule: str) -> Promise:
+        """What all-to-all mixing by ``rule`` promises."""
+        return promise(rule, self.tolerate, self.members)
 
 
 def make_plan(
