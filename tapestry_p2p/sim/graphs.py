@@ -20,6 +20,8 @@ from numpy.typing import NDArray
 from tapestry_p2p.mix.topology import certificate_of, eigenvalues
 
 Adjacency = NDArray[np.bool_]
+# honest neighbours int64[k'], all weights float64[k] (hostile ones last), how many are hostile
+Neighbourhood = tuple[NDArray[np.int64], NDArray[np.float64], int]
 _SWAPS = 20  # times the number of links: a circulant's order is gone after few of them
 
 
@@ -53,6 +55,17 @@ class Graph:
     def byzantine_count(self) -> NDArray[np.int64]:
         """int64[h]: how many hostile neighbours each honest member has."""
         return np.asarray((self.weights[np.ix_(self.honest, ~self.honest)] > 0).sum(axis=1))
+
+    @cached_property
+    def neighbourhoods(self) -> list[Neighbourhood]:
+        """Of each honest member."""
+        across = self.weights[np.ix_(self.honest, ~self.honest)]
+        found = []
+        for own, hostile in zip(self.honest_weights, across, strict=True):
+            near = np.flatnonzero(own)
+            weights = np.concatenate([own[near], hostile[hostile > 0]])
+            found.append((near, weights, int((hostile > 0).sum())))
+        return found
 
     @cached_property
     def spectrum(self) -> NDArray[np.float64]:

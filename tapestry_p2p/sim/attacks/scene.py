@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tapestry_p2p.mix.rules import Report, mix
-from tapestry_p2p.sim.graphs import Graph
+from tapestry_p2p.sim.graphs import Graph, Neighbourhood
 
 Vector = NDArray[np.float32]
 
@@ -131,17 +131,10 @@ class Scene:
         pull, report = mix(self.rule, own, rows, weights, f=self.f, age=self.age)
         return own + np.float32(self.eta) * pull, report
 
-    @cached_property
-    def neighbourhoods(self) -> list[tuple[NDArray[np.int64], NDArray[np.float64], int]]:
-        """Of each receiver: honest neighbours, all weights (hostile last), how many hostile."""
-        inside = self.graph.honest_weights
-        across = self.graph.weights[np.ix_(self.graph.honest, ~self.graph.honest)]
-        found = []
-        for own, hostile in zip(inside, across, strict=True):
-            near = np.flatnonzero(own)
-            weights = np.concatenate([own[near], hostile[hostile > 0]])
-            found.append((near, weights, int((hostile > 0).sum())))
-        return found
+    @property
+    def neighbourhoods(self) -> list[Neighbourhood]:
+        """Of each receiver."""
+        return self.graph.neighbourhoods
 
     def mixed(self, messages: Vector) -> Vector:
         """Everybody's next vector, float32[h, d], under ``messages`` float32[h, d]."""
