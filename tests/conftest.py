@@ -1,6 +1,6 @@
 """What every test gets: a home of its own, and the same random examples each time.
 
-`pytest --hypothesis-profile=wide` draws new examples, and more of them.
+`pytest --hypothesis-profile=wide`, or HYPOTHESIS_PROFILE=wide, draws new examples and more of them.
 """
 
 import os
@@ -11,7 +11,7 @@ from hypothesis import settings
 
 settings.register_profile("suite", deadline=None, derandomize=True)
 settings.register_profile("wide", deadline=None, max_examples=2000)
-settings.load_profile("suite")
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "suite"))
 
 
 @pytest.fixture

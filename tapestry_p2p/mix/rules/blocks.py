@@ -87,11 +87,14 @@ class Survey:
     lengths: Weights  # float64[k], ||z_j||; inf for a bad row
     products: Weights  # float64[k, k], <z_i, z_j>; empty unless asked for
     total: Vector | None  # sum_j w_j z_j, if asked for
+    good: list[int]  # the rows that are finite and no farther than DISTANCE_MAX
 
-    @property
-    def good(self) -> list[int]:
-        """The rows that are finite and no farther than DISTANCE_MAX."""
-        return np.flatnonzero(np.isfinite(self.lengths)).tolist()
+
+def _surveyed(squares: Weights, products: Weights, total: Vector | None) -> Survey:
+    lengths = np.sqrt(squares)
+    sane = lengths <= DISTANCE_MAX  # nan is not
+    lengths[~sane] = np.inf
+    return Survey(lengths, products, total, sane.nonzero()[0].tolist())
 
 
 def survey(rows: Rows, compare: bool, weights: Weights | None) -> Survey:
@@ -107,10 +110,9 @@ def survey(rows: Rows, compare: bool, weights: Weights | None) -> Survey:
 
     empty = np.zeros((k, k) if compare else k)
     found = sum(rows.run(work), empty)
-    squares = np.diagonal(found) if compare else found
-    lengths = np.sqrt(squares)
-    lengths[~(lengths <= DISTANCE_MAX)] = np.inf  # nan too
-    return Survey(lengths, found if compare else np.zeros((0, 0)), total)
+    if compare:
+        return _surveyed(np.diagonal(found), found, total)
+    return _surveyed(found, np.zeros((0, 0)), total)
 
 
 def _squares(z: Vector) -> Weights:
@@ -145,9 +147,9 @@ def combine(rows: Rows, shares: Weights, weights: Weights, seen: Survey) -> Vect
     With the survey's sum_j w_j z_j only those rows are read whose share is not the common multiple
     of their weight: unless they are most, or so long that what cancels would drown the pull.
     """
-    if seen.total is None or not np.isfinite(seen.lengths).all():
+    if seen.total is None or len(seen.good) < len(seen.lengths):
         return _add(rows, shares, np.zeros_like(rows.own))
-    common = float(np.median(shares / weights))
+    common = float(np.sort(shares / weights)[len(weights) // 2])
     rest = shares - common * weights
     rest[np.abs(rest) <= 1e-12 * weights] = 0.0
     noise = common * float(weights @ seen.lengths) / _NOISE
@@ -159,7 +161,7 @@ def combine(rows: Rows, shares: Weights, weights: Weights, seen: Survey) -> Vect
 
 
 def _add(rows: Rows, shares: Weights, out: Vector) -> Vector:
-    used = np.flatnonzero(shares)
+    used = shares.nonzero()[0]
     if not len(used):
         return out
     factors = shares[used].astype(np.float32)
@@ -194,9 +196,8 @@ def reduce_columns(
         into += points[0]
         return squares
 
-    lengths = np.sqrt(sum(rows.run(work), np.zeros(len(rows))))
-    lengths[~(lengths <= DISTANCE_MAX)] = np.inf
-    return out, Survey(lengths, np.zeros((0, 0)), None)
+    squares = sum(rows.run(work), np.zeros(len(rows)))
+    return out, _surveyed(squares, np.zeros((0, 0)), None)
 
 
 def square_between(rows: Rows, i: int, j: int) -> float:

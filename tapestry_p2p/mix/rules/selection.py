@@ -122,7 +122,8 @@ def after_nearest_mixing(rule: Weigh, scene: Scene) -> Weighing:
     """NNM, then a weighing rule on the mixed points, as one set of shares of the given points.
 
     With B_jl = M_jl - M_0l and z'_j = sum_l B_jl z_l the rule sees G' = B G B^T; its shares e' of
-    the z' are shares M_0 + B^T e' of the z. No vector is touched.
+    the z' are shares M_0 + B^T e' of the z. No vector is touched. Mixed points are often equal or
+    opposite: a rule that leaves somebody out then goes by position.
     """
     matrix = nearest_mixing(scene)
     steps = matrix[1:, 1:] - matrix[0, 1:]

@@ -57,8 +57,10 @@ RULES: dict[str, Rule] = {
 NAMES = (*RULES, *(NNM + name for name in RULES))
 
 
-def find_rule(name: str) -> tuple[Rule, bool]:
+def find_rule(name: str | Rule) -> tuple[Rule, bool]:
     """The row of a rule's name, and whether NNM comes first. KeyError for an unknown name."""
+    if isinstance(name, Rule):
+        return name, False
     return RULES[name.removeprefix(NNM)], name.startswith(NNM)
 
 
@@ -77,7 +79,7 @@ def check_rule(name: str, members: int, f: int) -> str | None:
 
 
 def mix(
-    rule: str,
+    rule: str | Rule,
     own: Vector,
     neighbours: Vectors,
     weights: Weights,
@@ -90,6 +92,7 @@ def mix(
 ) -> tuple[Vector, Report]:
     """The pull float32[d] of ``neighbours`` on ``own``, and a report; own + pull is the new point.
 
+    rule         a name of NAMES, or a row of one's own (a control, an experiment)
     own          float32[d], finite
     neighbours   k vectors float32[d], x_j: separate arrays, or the rows of one float32[k, d]. One
                  that is not finite or farther than DISTANCE_MAX is bad: as if absent.
