@@ -263,7 +263,8 @@ class Loom(Generic[Author]):
         step = mean.own - before.own
         step += mean.pull
         step -= before.pull
-        came, left = mean.authors - before.authors, before.authors - mean.authors
+        came = [a for a in mean.copies if a not in before.authors]  # in an order that no hash
+        left = [a for a in before.copies if a not in mean.authors]  # of a set decides
         if all(a in mean.shares for a in came) and all(
             a in before.shares and a in copies and self._copy.get(a) == before.copies[a]
             for a in left
