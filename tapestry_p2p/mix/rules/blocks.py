@@ -36,6 +36,11 @@ class Rows:
     def __len__(self) -> int:
         return len(self.vectors)
 
+    @property
+    def columns(self) -> int:
+        """How many columns one block has."""
+        return max(CHUNK, min(_JOB, _BLOCK // max(1, len(self)) // CHUNK * CHUNK))
+
     def only(self, chosen: Sequence[int]) -> "Rows":
         """The same with the chosen neighbours alone."""
         if len(chosen) == len(self.vectors):
@@ -56,9 +61,8 @@ class Rows:
 
     def run(self, work: "Work[Found]") -> list[Found]:
         """``work(start, stop, z)`` of each block, in order; z is scratch, float32[k, columns]."""
-        columns = max(CHUNK, min(_JOB, _BLOCK // max(1, len(self)) // CHUNK * CHUNK))
         buffers: list[Vector] = []  # one for each job that runs at a time
-        job = partial(self._job, work, columns, buffers)
+        job = partial(self._job, work, self.columns, buffers)
         jobs = self.each(job, range(0, len(self.own), _JOB))
         return [part for parts in cast("Iterable[list[Found]]", jobs) for part in parts]
 
@@ -88,31 +92,35 @@ class Survey:
     products: Weights  # float64[k, k], <z_i, z_j>; empty unless asked for
     total: Vector | None  # sum_j w_j z_j, if asked for
     good: list[int]  # the rows that are finite and no farther than DISTANCE_MAX
+    z: Vector | None = None  # float32[k, d], if one block held them all
 
 
-def _surveyed(squares: Weights, products: Weights, total: Vector | None) -> Survey:
+def _lengths(squares: Weights) -> tuple[Weights, list[int]]:
     lengths = np.sqrt(squares)
     sane = lengths <= DISTANCE_MAX  # nan is not
     lengths[~sane] = np.inf
-    return Survey(lengths, products, total, sane.nonzero()[0].tolist())
+    return lengths, sane.nonzero()[0].tolist()
 
 
 def survey(rows: Rows, compare: bool, weights: Weights | None) -> Survey:
     """One pass: lengths, with ``compare`` all inner products, with ``weights`` their sum too."""
     k = len(rows)
-    total = None if weights is None else np.empty_like(rows.own)
-    factors = None if weights is None else weights.astype(np.float32)
+    small = rows.columns >= len(rows.own)
+    total = None if weights is None or small else np.empty_like(rows.own)
+    factors = None if total is None or weights is None else weights.astype(np.float32)
+    whole: list[Vector] = []
 
     def work(start: int, stop: int, z: Vector) -> Weights:
+        if small:
+            whole.append(z)
         if total is not None and factors is not None:
             np.dot(factors, z, out=total[start:stop])
         return _products(z) if compare else _squares(z)
 
-    empty = np.zeros((k, k) if compare else k)
-    found = sum(rows.run(work), empty)
-    if compare:
-        return _surveyed(np.diagonal(found), found, total)
-    return _surveyed(found, np.zeros((0, 0)), total)
+    found = sum(rows.run(work), np.zeros((k, k) if compare else k))
+    lengths, good = _lengths(np.diagonal(found) if compare else found)
+    products = found if compare else np.zeros((0, 0))
+    return Survey(lengths, products, total, good, whole[0] if whole else None)
 
 
 def _squares(z: Vector) -> Weights:
@@ -147,6 +155,9 @@ def combine(rows: Rows, shares: Weights, weights: Weights, seen: Survey) -> Vect
     With the survey's sum_j w_j z_j only those rows are read whose share is not the common multiple
     of their weight: unless they are most, or so long that what cancels would drown the pull.
     """
+    if seen.z is not None:
+        z = seen.z if len(seen.good) == len(seen.z) else seen.z[seen.good]
+        return np.asarray(shares.astype(np.float32) @ z)
     if seen.total is None or len(seen.good) < len(seen.lengths):
         return _add(rows, shares, np.zeros_like(rows.own))
     common = float(np.sort(shares / weights)[len(weights) // 2])
@@ -196,8 +207,8 @@ def reduce_columns(
         into += points[0]
         return squares
 
-    squares = sum(rows.run(work), np.zeros(len(rows)))
-    return out, _surveyed(squares, np.zeros((0, 0)), None)
+    lengths, good = _lengths(sum(rows.run(work), np.zeros(len(rows))))
+    return out, Survey(lengths, np.zeros((0, 0)), None, good)
 
 
 def square_between(rows: Rows, i: int, j: int) -> float:
