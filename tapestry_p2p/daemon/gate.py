@@ -2,7 +2,8 @@
 
 Knows hosts and whether somebody has said anything yet; no socket, no libp2p. A stranger who says
 something is worth more than one who does not: when places are short, the silent go first, the
-oldest of them at once, so that no number of idle sockets keeps an honest member out.
+oldest of them at once, then whoever takes too long over its handshake. So no number of idle
+sockets keeps an honest member out.
 """
 
 import ipaddress
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 
 STRANGERS_MAX = 32  # sockets that have not proven who they are, in all
 STRANGERS_PER_BLOCK = 3  # ... from one address block
+SLOW_S = 2.0  # an honest handshake takes a tenth of that on a busy machine
 PER_BLOCK = 8  # sockets from one address block, members included
 
 
@@ -48,6 +50,7 @@ class Guest:
     host: str
     silent: Callable[[], bool]
     cut: Callable[[], None]
+    since: float  # when it came, seconds on any clock that does not jump
     known: bool = False  # has proven who it is
 
     def __post_init__(self) -> None:
@@ -71,10 +74,11 @@ class Gate:
         """Let a stranger in, maybe in another's place; False if there is none."""
         near = [other for other in self.strangers if other.block == guest.block]
         crowded = bool(guest.block) and len(near) >= STRANGERS_PER_BLOCK
-        if crowded and not self._show_out(near, "strangers_per_block"):
+        if crowded and not self._show_out(near, guest.since, "strangers_per_block"):
             return False
         everybody = self.strangers
-        if len(everybody) >= self._strangers_max and not self._show_out(everybody, "strangers"):
+        full = len(everybody) >= self._strangers_max
+        if full and not self._show_out(everybody, guest.since, "strangers"):
             return False
         self._guests[guest] = None
         return True
@@ -93,12 +97,12 @@ class Gate:
         """The socket is gone."""
         self._guests.pop(guest, None)
 
-    def _show_out(self, guests: list[Guest], reason: str) -> bool:
-        """Make room: the oldest silent one goes; else the newcomer does not come in."""
+    def _show_out(self, guests: list[Guest], now: float, reason: str) -> bool:
+        """Make room: the oldest silent one goes, or the slowest; else the newcomer stays out."""
         self.refused[reason] += 1
-        for guest in guests:
-            if guest.silent():
-                self._guests.pop(guest)
-                guest.cut()
-                return True
+        slow = [guest for guest in guests if now - guest.since > SLOW_S]
+        for guest in [*(guest for guest in guests if guest.silent()), *slow]:
+            self._guests.pop(guest)
+            guest.cut()
+            return True
         return False

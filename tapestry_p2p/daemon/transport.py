@@ -451,15 +451,18 @@ class Transport:
             connection: Connection | None = None
             try:
                 with trio.move_on_after(DIAL_S):
-                    stream = await trio.open_tcp_stream(address.host, address.port)
-                    raw = TapStream(stream, self.traffic, self._tap)
-                    connection = await self._authenticated(raw, peer)
+                    connection = await self.handshake(peer, address)
             except (OSError, ValueError, TransportError) as error:  # ValueError: no host's name
                 log.debug("dial %s: %s", address, error)
             if connection is not None:
                 self._take(connection)
                 return True
         return False
+
+    async def handshake(self, peer: bytes, address: Address) -> Connection:
+        """A connection to ``peer`` that nobody runs yet. OSError, ValueError, TransportError."""
+        stream = await trio.open_tcp_stream(address.host, address.port)
+        return await self._authenticated(TapStream(stream, self.traffic, self._tap), peer)
 
     async def _accept_from(self, listener: trio.SocketListener) -> None:
         assert self._nursery is not None
@@ -471,7 +474,7 @@ class Transport:
                 await trio.sleep(0.1)
                 continue
             raw = TapStream(stream, self.traffic, self._tap)
-            guest = Guest(raw.remote.host, raw.is_silent, raw.cut)
+            guest = Guest(raw.remote.host, raw.is_silent, raw.cut, trio.current_time())
             if self.gate.enter(guest):
                 self._nursery.start_soon(self._welcome, raw, guest)
             else:

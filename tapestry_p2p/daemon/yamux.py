@@ -215,7 +215,7 @@ class Mux:
 
     def __init__(self, socket: SealedSocket, dialled: bool, begun: bytes = b"") -> None:
         """``begun``: bytes that came with the last message of the negotiation."""
-        self._socket = socket
+        self.socket = socket
         self._next = 1 if dialled else 2
         self._theirs = 0 if dialled else 1  # parity of the peer's stream numbers
         self.streams: dict[int, Stream] = {}
@@ -316,7 +316,7 @@ class Mux:
             began = trio.current_time()
             size = self._fill_batch()
             if size:
-                await self._socket.flush()
+                await self.socket.flush()
                 took = trio.current_time() - began
                 if took > SLOW_S:
                     self._batch_bytes = max(BATCH_BYTES_MIN, self._batch_bytes // 2)
@@ -329,11 +329,11 @@ class Mux:
     def _fill_batch(self) -> int:
         """Seal the next messages; their plain bytes."""
         total = 0
-        while total < self._batch_bytes and self._socket.messages_left:
+        while total < self._batch_bytes and self.socket.messages_left:
             size = self._fill_message(min(PLAIN_BYTES_MAX, max(1024, self._batch_bytes - total)))
             if not size:
                 break
-            self._socket.seal(memoryview(self._scratch)[:size])
+            self.socket.seal(memoryview(self._scratch)[:size])
             total += size
         return total
 
@@ -403,7 +403,7 @@ class Mux:
 
     async def _receive(self) -> list[bytes]:
         try:
-            return await self._socket.receive()
+            return await self.socket.receive()
         except SealError as error:
             raise ViolationError(str(error)) from error
 

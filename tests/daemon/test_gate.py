@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from tapestry_p2p.daemon.gate import (
     PER_BLOCK,
+    SLOW_S,
     STRANGERS_MAX,
     STRANGERS_PER_BLOCK,
     Gate,
@@ -19,9 +20,9 @@ from tapestry_p2p.daemon.gate import (
 class Socket:
     """A guest's other half."""
 
-    def __init__(self, host: str, speaks: bool = False) -> None:
+    def __init__(self, host: str, speaks: bool = False, since: float = 0.0) -> None:
         self.speaks, self.gone = speaks, False
-        self.guest = Guest(host, lambda: not self.speaks, self.cut)
+        self.guest = Guest(host, lambda: not self.speaks, self.cut, since)
 
     def cut(self) -> None:
         self.gone = True
@@ -68,6 +69,15 @@ def test_nobody_who_speaks_is_shown_out() -> None:
     assert not any(socket.gone for socket in sockets)
     gate.leave(sockets[3].guest)
     assert gate.enter(Socket(host(999)).guest)
+
+
+def test_whoever_takes_too_long_makes_room_as_well() -> None:
+    gate = Gate()
+    sockets = [Socket(host(n), speaks=True, since=n) for n in range(STRANGERS_MAX)]
+    assert all(gate.enter(socket.guest) for socket in sockets)
+    assert gate.enter(Socket(host(999), speaks=True, since=SLOW_S + 0.1).guest)
+    assert [socket.gone for socket in sockets] == [True] + [False] * (STRANGERS_MAX - 1)
+    assert not gate.enter(Socket(host(998), speaks=True, since=SLOW_S + 0.1).guest)
 
 
 def test_one_block_has_few_strangers_whatever_is_free() -> None:

@@ -1,0 +1,49 @@
+"""Plays one hostile program until it is told to stop (its standard input ends, or a signal).
+
+    python -m tapestry_p2p.sim.hostile NAME NETWORK_ID ADDRESS [ADDRESS ...]
+
+Prints what it did as one JSON line at its end.
+"""
+
+import json
+import signal
+import sys
+from collections import Counter
+
+import trio
+
+from tapestry_p2p.sim.hostile.stranger import Victim, find_victim
+from tapestry_p2p.sim.hostile.table import PROGRAMS
+
+
+async def play(name: str, network: bytes, addresses: list[str], tally: Counter[str]) -> None:
+    """The program against all daemons; until a signal or the end of standard input."""
+    victims: list[Victim] = [await find_victim(address, network) for address in addresses]
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(PROGRAMS[name], victims, tally)
+        nursery.start_soon(_until_stdin_ends, nursery.cancel_scope)
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+            async for _ in signals:
+                nursery.cancel_scope.cancel()
+
+
+async def _until_stdin_ends(scope: trio.CancelScope) -> None:
+    async with trio.lowlevel.FdStream(0) as stdin:
+        while await stdin.receive_some(4096):
+            pass
+    scope.cancel()
+
+
+def main(words: list[str]) -> int:
+    """Exit code 2 for words that make no sense."""
+    if len(words) < 3 or words[0] not in PROGRAMS:
+        sys.stderr.write(f"NAME NETWORK_ID ADDRESS ...; NAME: one of {', '.join(PROGRAMS)}\n")
+        return 2
+    tally: Counter[str] = Counter()
+    trio.run(play, words[0], bytes.fromhex(words[1]), words[2:], tally)
+    sys.stdout.write(json.dumps(tally) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
