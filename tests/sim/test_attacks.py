@@ -7,9 +7,8 @@ import pytest
 
 from tapestry_p2p.mix.codec import CODECS, CodecError, decode, payload_bytes
 from tapestry_p2p.mix.copy import PublicCopy
-from tapestry_p2p.sim.attacks import ATTACKS, PLAYABLE, Aim, Scene, spoil
+from tapestry_p2p.sim.attacks import ATTACKS, PLAYABLE, Aim, Scene, flip_labels, spoil
 from tapestry_p2p.sim.attacks.lines import GRID, alie_z, flat, maximise, quantile
-from tapestry_p2p.sim.attacks.points import flip_labels
 from tapestry_p2p.sim.graphs import Graph, complete, ring, two_castle, two_worlds
 
 Floats = np.ndarray

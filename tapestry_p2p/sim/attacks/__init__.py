@@ -5,6 +5,7 @@ attacker sees of one synchronous round; lines.py: attacks with a strength t, and
 worst t against the receiver's actual rule; points.py: attacks without one; table.py: the registry.
 """
 
+from tapestry_p2p.sim.attacks.points import flip_labels as flip_labels
 from tapestry_p2p.sim.attacks.scene import AIMS as AIMS
 from tapestry_p2p.sim.attacks.scene import Aim as Aim
 from tapestry_p2p.sim.attacks.scene import Scene as Scene
