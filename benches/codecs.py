@@ -5,6 +5,9 @@ what else runs on the machine counts little. Rates are gigabytes of float32 inpu
 A floor is what no codec can beat: `memcpy` reads and writes the vector once, `a += b` reads two and
 writes one, `fresh bytes` makes a bytes object of it, whose pages the system must find and clear.
 
+`loss` is ||C(v) - v||^2 / ||v||^2; `rounds to 1 %` is how many payloads a copy needs, each coding
+what it still lacks of a Gaussian vector, until it lacks a hundredth.
+
 `hivemind 8 bit` is the arithmetic of hivemind's Uniform8BitQuantization (learning-at-home/hivemind,
 hivemind/compression/quantization.py: 256 bins over six standard deviations about the mean, and the
 mean of each bin as its value), written down here in numpy; hivemind itself runs it in torch.
@@ -24,6 +27,7 @@ from numpy.typing import NDArray
 from tapestry_p2p.mix.codec import CODECS, Vector, decode_add, encode
 
 Rows = list[dict[str, Any]]
+TRACKED = 1 << 16  # parameters of the vector that a copy is to follow
 DEGREES = 3  # of freedom of the heavy tails (Student); their fourth moment does not exist
 
 
@@ -118,8 +122,17 @@ def measure(parameters: int, turns: int, seed: int) -> Rows:
     return rows
 
 
+def rounds_to_follow(codec: str, vector: Vector) -> int:
+    """Payloads, each of what is still missing, until a copy lacks a hundredth of the vector."""
+    copy, rounds = np.zeros_like(vector), 0
+    while np.linalg.norm(vector - copy) > 0.01 * np.linalg.norm(vector):
+        decode_add(codec, encode(codec, vector - copy), copy)
+        rounds += 1
+    return rounds
+
+
 def quality(name: str, gaussian: Vector, heavy: Vector) -> dict[str, float]:
-    """Bytes per parameter, the loss on both vectors, and omega = 1 - loss on Gaussians."""
+    """Bytes per parameter, the loss on both vectors, omega = 1 - loss on Gaussians, rounds."""
     losses = []
     for vector in (gaussian, heavy):
         if name in CODECS:
@@ -130,7 +143,9 @@ def quality(name: str, gaussian: Vector, heavy: Vector) -> dict[str, float]:
             coded = uniform_encode(vector)
             size = 8 + coded[0].nbytes + coded[1].nbytes  # their length of the table: 8 bytes
             losses.append(loss(vector, lambda t, c=coded: uniform_add(c, t)))  # type: ignore[misc]
+    tracked = gaussian[:TRACKED]
     return {
+        **({"rounds": rounds_to_follow(name, tracked)} if name in CODECS else {}),
         "bytes_per_parameter": size / len(gaussian),
         "loss_gaussian": losses[0],
         "loss_heavy": losses[1],
@@ -146,6 +161,7 @@ COLUMNS = [
     ("loss, Gaussian", "loss_gaussian", "{:.2g}"),
     ("loss, heavy tails", "loss_heavy", "{:.2g}"),
     ("omega", "omega", "{:.3f}"),
+    ("rounds to 1 %", "rounds", "{}"),
     ("encode GB/s", "encode", "{:.2f}"),
     ("of memcpy", "encode_of_memcpy", "{:.2f}"),
     ("decode and add GB/s", "add", "{:.2f}"),
