@@ -30,6 +30,7 @@ def testnet(
     speeds: str = "",
     batched: str = "",
     timeout_s: float = 3600.0,
+    links: int = 0,
     as_json: Annotated[bool, Parameter(name="--json")] = False,
 ) -> int:
     """Run a network of real processes on this machine and report what its members gained.
@@ -76,6 +77,8 @@ def testnet(
         RECEIVER:SENDER:N, members from 0: that link delivers N frames at a time.
     timeout_s
         Give up after so long.
+    links
+        Each member follows only so many others, chosen by chance; 0: everyone follows everyone.
     as_json
         Print the report on stdout.
     """
@@ -101,6 +104,7 @@ def testnet(
         speeds=speeds,
         batched=batched,
         timeout_s=timeout_s,
+        links=links,
     )
     report = run_testnet(plan, quiet=as_json)
     if as_json:

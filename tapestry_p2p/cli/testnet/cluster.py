@@ -124,7 +124,9 @@ def _python_path() -> str:
 class Cluster:
     """All members. Use as a context: leaving it, however, ends every process."""
 
-    def __init__(self, homes: list[Home], register: Path, watch: Watch) -> None:
+    def __init__(self, homes: list[Home], register: Path, watch: Watch, links: int = 0) -> None:
+        """``links`` of each member; 0: everyone follows everyone."""
+        self._links = links
         self.members = [Member(home) for home in homes]
         self._register = register
         self._gone = False  # whether all were told to go
@@ -180,17 +182,20 @@ class Cluster:
                 )
         return {
             author: author in held
-            and all(
-                other["followed"].get(author) == held[author]["own"]
-                for peer, other in held.items()
-                if peer != author
-            )
             and len(held) == len(self.members)
+            and self._is_equal(author, held)
             for author in (member.home.peer_id for member in self.members)
         }
 
+    def _is_equal(self, author: str, held: dict[str, dict[str, Any]]) -> bool:
+        """Whether all copies of an author are its own one, and those who should have one do."""
+        copies = [other["followed"].get(author) for peer, other in held.items() if peer != author]
+        if self._links:  # only neighbours follow it
+            copies = [copy for copy in copies if copy is not None] or [None]
+        return all(copy == held[author]["own"] for copy in copies)
+
     def _ready(self, member: Member) -> bool:
-        others = len(self.members) - 1
+        others = max(1, self._links // 2) if self._links else len(self.members) - 1
         compiled = member.home.byzantine or member.home.paths.text_socket.exists()
         following = member.status.get("following", 0) >= others
         return compiled and following and bool(member.status.get("seq", -1) >= 0)

@@ -114,12 +114,22 @@ def _manifest(plan: Plan, rule: str, data: Path, cache: Path) -> network.Manifes
             schema=network.Schema(hash=found.schema, parameters=found.parameters),
             genesis=network.Genesis(seed=plan.seed, root=found.root.hex()),
             streams=network.Streams(codec=plan.codec),  # type: ignore[arg-type]
-            mixing=network.Mixing(rule=rule, f=plan.tolerate, gamma=gamma_max(plan.codec)),
+            mixing=_mixing(plan, rule),
             training=network.Training(inner_steps=plan.inner_steps, schedule_steps=plan.steps),
             limits=network.Limits(entries_per_minute_max=6000),
         )
     except ValueError as error:
         raise TapestryError(f"no network can be made of this: {error}", BAD_CONFIG) from error
+
+
+def _mixing(plan: Plan, rule: str) -> network.Mixing:
+    """With links: everyone follows everyone while so many do, and so the links are always used."""
+    gamma = gamma_max(plan.codec)
+    if not plan.links:
+        return network.Mixing(rule=rule, f=plan.tolerate, gamma=gamma)
+    return network.Mixing(
+        rule=rule, f=plan.tolerate, gamma=gamma, all_to_all_max=plan.links, k=plan.links
+    )
 
 
 def _sha256(path: Path) -> str:

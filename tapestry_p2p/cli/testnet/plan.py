@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from tapestry_p2p.cli.testnet import pictures
+from tapestry_p2p.daemon.manifest import carried
 from tapestry_p2p.data import UDHR_LANGUAGES, udhr
 from tapestry_p2p.errors import BAD_CONFIG, USAGE, TapestryError
 from tapestry_p2p.mix.codec import CODECS
-from tapestry_p2p.mix.promise import Promise, promise
+from tapestry_p2p.mix.promise import Promise, promise, promise_sparse
 from tapestry_p2p.mix.rules import check_rule
 from tapestry_p2p.mix.topology import IMPOSSIBLE, certificate, default_tolerance
 from tapestry_p2p.sim.attacks import PLAYABLE
@@ -72,6 +73,7 @@ class Plan:
     speeds: tuple[float, ...] = ()
     batched: tuple[tuple[int, int, int], ...] = ()  # (receiver, sender, frames at a time)
     timeout_s: float = 3600.0
+    links: int = 0  # of each member; 0: everyone follows everyone
     texts: dict[str, bytes] = field(default_factory=dict)
 
     @property
@@ -93,7 +95,9 @@ class Plan:
         return self.speeds[member] if member < len(self.speeds) else 1.0
 
     def promise(self, rule: str) -> Promise:
-        """What all-to-all mixing by ``rule`` promises."""
+        """What mixing by ``rule`` promises, all-to-all or over the links."""
+        if self.links:
+            return promise_sparse(rule, self.tolerate, self.members, self.links)
         return promise(rule, self.tolerate, self.members)
 
 
@@ -117,9 +121,11 @@ def make_plan(
     speeds: str = "",
     batched: str = "",
     timeout_s: float = 3600.0,
+    links: int = 0,
 ) -> Plan:
     """Check the options of ``tapestry testnet``. TapestryError: 2, or 78 for data and model."""
-    f = default_tolerance(members) if tolerate is None else tolerate
+    f = _tolerance(members, links) if tolerate is None else tolerate
+    _need(0 <= links < members, f"--links {links} < members must hold: {members} have no more")
     _need(2 <= members <= MEMBERS_MAX, f"--members must be 2..{MEMBERS_MAX}, not {members}")
     _need(0 <= byzantine <= members - 2, f"--byzantine {byzantine} <= members - 2 must hold")
     _need(f >= 0, f"--tolerate must be at least 0, not {f}")
@@ -163,8 +169,16 @@ def make_plan(
         speeds=_speeds(speeds, members),
         batched=_batched(batched, members),
         timeout_s=timeout_s,
+        links=links,
         texts=texts,
     )
+
+
+def _tolerance(members: int, links: int) -> int:
+    """f unless one is given: the largest that all-to-all mixing, or so many links, carry."""
+    if not links:
+        return default_tolerance(members)
+    return max((f for f in range(links) if carried(links, f) > 4 * f), default=0)
 
 
 def _need(condition: bool, message: str) -> None:

@@ -95,7 +95,7 @@ def _one(
         prepared = prepare(plan, rule, plan.out / name)
         clock.lap("prepare")
         with (
-            Cluster(prepared.homes, plan.out / "members.json", table.show) as cluster,
+            Cluster(prepared.homes, plan.out / "members.json", table.show, plan.links) as cluster,
             ExitStack() as stack,
         ):
             table.phase("starting the members; each compiles its model once ...")
