@@ -82,8 +82,9 @@ def estimate(members: int, k: int, f: int, assumed_share: float = ASSUMED_SHARE)
 
     The neighbourhood is drawn without replacement from the others, ceil(share * members) of whom
     are hostile: the count is hypergeometric. mu2 is that of a random regular graph of the honest
-    with k - f links, (k-f) - 2 sqrt((k-f-1) (1 - (k-f)/n)): Friedman's bound (2008) with the finite
-    graph's correction; at 24 to 100 members it lies 0 to .6 below the mean of drawn graphs.
+    with k - f links, (k-f) - 2 sqrt((k-f-1) (1 - (k-f)/n)): Friedman's bound (2008), corrected for
+    finite graphs. From 24 to 100 members it is near the lowest of drawn graphs, .3 to 1 below their
+    mean (tests/sim/test_graphs.py).
     """
     if members < 2 or not 1 <= k < members or f < 0 or not 0 <= assumed_share < 1:
         raise ValueError(

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from tapestry_p2p.mix.topology import BEST_EFFORT, CERTIFIED, IMPOSSIBLE
+from tapestry_p2p.mix.topology import BEST_EFFORT, CERTIFIED, IMPOSSIBLE, eigenvalues, estimate
 from tapestry_p2p.sim.graphs import (
     Graph,
     complete,
@@ -55,6 +55,19 @@ def test_every_graph_is_symmetric_connected_and_leaves_a_weight_to_self(name: st
 ])  # fmt: skip
 def test_mu2_of_random_regular_graphs(n: int, k: int, low: float, high: float) -> None:
     assert low < np.mean([unit_mu2(regular(n, k, seed)) for seed in range(3)]) < high
+
+
+@pytest.mark.parametrize(("n", "k"), [(24, 6), (24, 16), (50, 12)])
+def test_an_estimate_lies_below_what_is_drawn(n: int, k: int) -> None:
+    """Random links, the assumed share of members hostile: the honest part's mu2."""
+    found = estimate(n, k, 1)
+    random, drawn = np.random.default_rng(n), []
+    for seed in range(3):
+        links = (regular(n, k, seed).weights > 0).astype(np.float64)
+        for _ in range(5):
+            honest = random.permutation(n)[found.hostile :]
+            drawn.append(eigenvalues(links[np.ix_(honest, honest)])[1])
+    assert found.mu2 < np.mean(drawn) < found.mu2 + 1.1
 
 
 @pytest.mark.parametrize(("graph", "mu2"), [
