@@ -1,11 +1,13 @@
-"""Faults drawn at random, then a healed network: a seed gives one story of crashes, cuts and loss.
+"""Faults drawn at random, kind after kind, until the storm ends: a seed gives one story.
 
-Knows what can go wrong in a Cluster; what must hold afterwards is the caller's to demand.
+Knows what can go wrong in a Cluster and what a kind of fault must leave in the counts; what must
+hold afterwards is the caller's to demand.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from random import Random
 
@@ -14,38 +16,83 @@ from tapestry_p2p.sim.member import Member
 from tapestry_p2p.sim.network import Weather
 
 STORM = Weather(delay_s=(0.01, 0.4), loss=0.1, double=0.05, reorder=True)
+WAIT_S = (1.0, 5.0)  # between two faults
+
+# what each kind of fault must have done at least once, or the run has proven nothing about it
+EXERCISES: dict[str, tuple[str, ...]] = {
+    "kill": ("crashed", "restarted"),
+    "kill_between_effects": ("crashed_between_effects", "restarted"),
+    "cut_power": ("power_cut", "torn_write", "restarted"),
+    "roll_back": ("rolled_back", "resumed"),
+    "lose_copies": ("lost_copies", "keyframe"),
+    "partition": ("partitioned", "lost_on_dead_link", "united"),
+    "partition_one_way": ("partitioned_one_way", "lost_on_dead_link", "united"),
+    "leave": ("left", "returned"),
+    "weather": ("weather",),
+    "lose_frames": ("lost", "gap_asked", "fetch_timeout"),
+    "double_frames": ("doubled",),
+    "reorder_frames": ("reordered",),
+    "join_late": ("joined_late", "keyframe"),
+    "slow_members": ("slow_round",),
+    "batch_links": ("batch",),
+    "equivocate": ("two_faced", "fork_proof"),
+    "replay": ("replayed",),
+    "corrupt": ("corrupted", "dropped"),
+    "false_root": ("false_root", "fetch_root"),
+    "withhold": ("withheld", "fetch_missing"),
+}
+STRIKES = tuple(list(EXERCISES)[:9])  # those that Chaos brings; the rest is the plan's
+
+
+def unexercised(kinds: Iterable[str], counts: Counter[str]) -> list[str]:
+    """What should have happened and did not: ``kind: count`` for every gap."""
+    return [f"{kind}: {what}" for kind in kinds for what in EXERCISES[kind] if not counts[what]]
 
 
 class Chaos:
-    """Plans faults for a cluster over ``seconds`` of virtual time, from its own seed."""
+    """Brings faults of some kinds to a cluster for ``seconds``, then until each has happened."""
 
-    def __init__(self, cluster: Cluster, seconds: float) -> None:
+    def __init__(self, cluster: Cluster, seconds: float, kinds: Iterable[str] = STRIKES) -> None:
         self._cluster = cluster
         self._random = Random(cluster.plan.seed + 1)
         self._end = cluster.world.now + seconds
-        self._faults: tuple[Callable[[Member], None], ...] = (
-            self._kill,
-            self._kill_between_effects,
-            self._lose_copies,
-            self._roll_back,
-            self._isolate,
-            self._change_weather,
-        )
-        self._later()
+        self._kinds = sorted(kinds)
+        self._turn: list[str] = []
+        self.calm = False  # no more of it
+        self._strikes: dict[str, Callable[[Member], None]] = {
+            "kill": self._kill,
+            "kill_between_effects": self._kill_between_effects,
+            "cut_power": self._cut_power,
+            "roll_back": self._roll_back,
+            "lose_copies": self._lose_copies,
+            "partition": lambda member: self._isolate(member, one_way=False),
+            "partition_one_way": lambda member: self._isolate(member, one_way=True),
+            "leave": self._leave,
+            "weather": self._change_weather,
+        }
+        if self._kinds:
+            self._later()
+
+    def missing(self) -> list[str]:
+        """What its faults have not yet done."""
+        return unexercised(self._kinds, self._cluster.world.counts)
 
     def _later(self) -> None:
         world = self._cluster.world
-        wait = self._random.uniform(1.0, 6.0)
-        if world.now + wait < self._end:
+        wait = self._random.uniform(*WAIT_S)
+        if world.now + wait < self._end or self.missing():
             world.after(wait, self._strike)
 
     def _strike(self) -> None:
-        fault = self._random.choice(self._faults)
-        fault(self._random.choice(self._cluster.honest))
+        if not self._turn:
+            self._turn = self._random.sample(self._kinds, len(self._kinds))
+        up = [member for member in self._cluster.honest if member.is_up() and member.disk.entries]
+        if up and not self.calm:
+            self._strikes[self._turn.pop()](self._random.choice(up))
         self._later()
 
     def _back_soon(self, member: Member) -> None:
-        self._cluster.world.after(self._random.uniform(0.5, 20.0), member.start)
+        self._cluster.world.after(self._random.uniform(0.5, 15.0), member.start)
 
     def _kill(self, member: Member) -> None:
         member.crash()
@@ -53,27 +100,42 @@ class Chaos:
 
     def _kill_between_effects(self, member: Member) -> None:
         member.crash_in = self._random.randrange(40)
-        self._cluster.world.after(20.0, member.start)
+        self._cluster.world.after(15.0, member.start)
+
+    def _cut_power(self, member: Member) -> None:
+        member.cut_power()
+        self._back_soon(member)
 
     def _lose_copies(self, member: Member) -> None:
         member.crash()
         member.disk.copies, member.disk.known = {}, b""
-        self._cluster.world.note("lost_copies")
+        member.note("lost_copies")
         self._back_soon(member)
 
     def _roll_back(self, member: Member) -> None:
-        if member.disk.entries:
-            member.crash()
-            member.disk.lose(self._random.randint(1, 6))
-            self._cluster.world.note("rolled_back")
-            self._back_soon(member)
+        member.crash()
+        if member.disk.lose(self._random.randint(1, 6)):
+            member.note("rolled_back")
+        self._back_soon(member)
 
-    def _isolate(self, member: Member) -> None:
-        others = [m.key for m in self._cluster.members if m is not member]
-        self._cluster.network.partition([member.key], others)
-        self._cluster.world.after(self._random.uniform(2.0, 20.0), self._cluster.network.unite)
+    def _leave(self, member: Member) -> None:
+        member.leave()
+        self._cluster.world.after(self._random.uniform(5.0, 15.0), self._return, member)
+
+    def _return(self, member: Member) -> None:
+        member.note("returned")
+        member.start()
+
+    def _isolate(self, member: Member, one_way: bool) -> None:
+        others = [other.key for other in self._cluster.members if other is not member]
+        one, other = [member.key], others
+        if self._random.random() < 0.5:
+            one, other = other, one
+        self._cluster.network.partition(one, other, one_way)
+        self._cluster.world.after(self._random.uniform(2.0, 15.0), self._cluster.network.unite)
 
     def _change_weather(self, member: Member) -> None:
-        storm = replace(STORM, reorder=self._random.random() < 0.5)
-        self._cluster.network.weather = self._random.choice([Weather(), storm])
+        network, usual = self._cluster.network, self._cluster.plan.weather
+        slow = replace(usual, delay_s=(usual.delay_s[0], 2 * usual.delay_s[1]))
+        network.weather = self._random.choice([slow, replace(usual, watchdog_s=1.0), usual])
         self._cluster.world.note("weather")

@@ -6,27 +6,29 @@ in the network can.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tapestry_p2p.gossip import identity
-from tapestry_p2p.gossip.identity import Identity
-from tapestry_p2p.gossip.merkle import merkle_root
 from tapestry_p2p.gossip.settings import Settings
 from tapestry_p2p.mix.codec import payload_bytes
-from tapestry_p2p.mix.copy import PublicCopy
 from tapestry_p2p.mix.loom import LoomSettings
-from tapestry_p2p.sim.attacks import ATTACKS
-from tapestry_p2p.sim.member import Member, Person, Work
+from tapestry_p2p.sim.member import Member, Trade
 from tapestry_p2p.sim.network import Network, Weather
-from tapestry_p2p.sim.quadratic import Quadratic, centres
+from tapestry_p2p.sim.quadratics import Quadratics
+from tapestry_p2p.sim.rounds import Pace, Rounds
+from tapestry_p2p.sim.stage import Person, Stage, person, shared_parser
+from tapestry_p2p.sim.training import Learner, Training
+from tapestry_p2p.sim.vault import Vault
+from tapestry_p2p.sim.villains import Villain, deed_of
 from tapestry_p2p.sim.world import World
 
 Vector = NDArray[np.float32]
+DIGEST_EVERY_S = 15.0  # as the daemon does
 
 
 @dataclass(frozen=True)
@@ -36,62 +38,69 @@ class Plan:
     seed: int = 0
     honest: int = 5
     byzantine: int = 0
-    attack: str = "mirror"
-    d: int = 64  # parameters
-    spread: float = 0.3  # of the members' centres around their common point
-    round_s: float = 1.0
+    attack: str = "mirror"  # of attacks.py or villains.py
+    d: int = 64  # parameters, where no learner is handed in
+    spread: float = 0.3  # of the members' centres around their common point, likewise
+    pace: Pace = field(default_factory=Pace)
     slower: dict[int, float] = field(default_factory=dict)  # member -> how many times slower
     batched: dict[tuple[int, int], int] = field(default_factory=dict)  # link -> frames at a time
+    late: dict[int, float] = field(default_factory=dict)  # member -> when it first starts
     loom: LoomSettings = field(default_factory=LoomSettings)
     weather: Weather = field(default_factory=Weather)
     ring: int = 16
-    real_signatures: bool = False  # Ed25519; otherwise hashes, ten times cheaper
+    real_signatures: bool = False  # Ed25519; otherwise hashes, a hundred times cheaper
 
 
 class Cluster:
     """All members of a plan. Members 0 .. honest-1 are honest, the rest attack."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, learner: Learner | None = None) -> None:
         self.plan = plan
-        self.world = World(plan.seed)
-        self.network = Network(self.world, plan.weather)
-        count = plan.honest + plan.byzantine
-        self.genesis: Vector = np.zeros(plan.d, dtype=np.float32)
-        self.centres = centres(plan.honest, plan.d, plan.spread, plan.seed)
-        people = [self._person(n) for n in range(count)]
-        settings = self._settings(people)
-        self.members = [
-            Member(
-                self.world, self.network, settings, plan.loom, self.genesis, person, self._work(n)
-            )
-            for n, person in enumerate(people)
+        self.world = world = World(plan.seed)
+        self.learner = learner or Quadratics(plan.honest, plan.d, plan.spread, plan.seed)
+        people = [
+            person(plan.seed, n, plan.real_signatures) for n in range(plan.honest + plan.byzantine)
         ]
+        vault = Vault(4 * plan.ring * len(people))
+        genesis = vault.start(self.learner.genesis)
+        self.network = Network(world, plan.weather)
+        self.training = Training(self.learner)
+        settings = self._settings(people, genesis.root)
+        stage = Stage(
+            world, self.network, settings, plan.loom, genesis, vault, self.training,
+            shared_parser(), {one.key: one.name for one in people},
+        )  # fmt: skip
+        self.members = [Member(stage, one, self._trade(n)) for n, one in enumerate(people)]
         for (source, target), frames in plan.batched.items():
             self.network.batch(people[source].key, people[target].key, frames)
-        for member in self.members:
-            member.start()
+        for n, member in enumerate(self.members):
+            if n in plan.late:
+                world.after(plan.late[n], self._join_late, member)
+            else:
+                member.start()
 
-    def _person(self, n: int) -> Person:
-        me = Identity(sha256(f"{self.plan.seed} {n}".encode()).digest())
-        if self.plan.real_signatures:
-            return Person(f"m{n}", me.public_key, me.sign, identity.verify)
-        return Person(f"m{n}", me.public_key, lambda m: _mark(me.public_key, m), _is_marked)
-
-    def _settings(self, people: list[Person]) -> Settings:
+    def _settings(self, people: list[Person], genesis_root: bytes) -> Settings:
         codec = self.plan.loom.codec
         return Settings(
             network=sha256(b"simulated network").digest(),
-            codecs={codec: payload_bytes(codec, self.plan.d)},
-            genesis_root=merkle_root(PublicCopy(self.genesis).leaves()),
+            codecs={codec: payload_bytes(codec, len(self.learner.genesis))},
+            genesis_root=genesis_root,
             ring=self.plan.ring,
             bootstrap=((people[0].key, ("/dns4/m0/tcp/1",)),),
+            digest_every_s=DIGEST_EVERY_S,
         )
 
-    def _work(self, n: int) -> Work:
-        pace = self.plan.round_s * self.plan.slower.get(n, 1.0)
-        if n < self.plan.honest:
-            return Work(Quadratic(self.centres[n]), pace)
-        return Work(Quadratic(self.genesis), pace, ATTACKS[self.plan.attack])
+    def _trade(self, n: int) -> Callable[[Member], Trade]:
+        plan = self.plan
+        if n < plan.honest:
+            pace = replace(plan.pace, slower=plan.slower.get(n, 1.0))
+            return lambda member: Rounds(member, n, pace)
+        deed = deed_of(plan.attack)
+        return lambda member: Villain(member, plan.pace.round_s, deed)
+
+    def _join_late(self, member: Member) -> None:
+        self.world.note("joined_late", member.name)
+        member.start()
 
     # -- running
 
@@ -100,13 +109,18 @@ class Cluster:
         """Those who follow the rules."""
         return self.members[: self.plan.honest]
 
+    @property
+    def villains(self) -> list[Member]:
+        """Those who do not."""
+        return self.members[self.plan.honest :]
+
     def run(self, seconds: float) -> None:
         """Let time pass."""
         self.world.run(self.world.now + seconds)
 
     def at(self, second: float, action: Callable[[], None]) -> None:
         """Plan something for a later moment."""
-        self.world.after(second - self.world.now, action)
+        self.world.at(second, action)
 
     def heal(self) -> None:
         """Good weather, no partition, everybody up."""
@@ -122,60 +136,79 @@ class Cluster:
 
     # -- looking from outside
 
-    @property
-    def optimum(self) -> Vector:
-        """Where the honest sum is least: the mean of their centres, float32[d]."""
-        return np.asarray(np.mean(self.centres, axis=0), dtype=np.float32)
+    def models(self) -> NDArray[np.float32]:
+        """Where the honest members are, float32[honest, d]."""
+        return np.stack([member.x for member in self.honest])
 
     def mean(self) -> Vector:
         """The honest members' average x, float32[d]."""
-        return np.asarray(np.mean([m.x for m in self.honest], axis=0), dtype=np.float32)
+        return np.asarray(self.models().mean(axis=0, dtype=np.float64), dtype=np.float32)
+
+    def measure(self) -> dict[str, float]:
+        """The learner's measures of the honest average."""
+        return {name: float(m[0]) for name, m in self.learner.evaluate(self.mean()[None]).items()}
 
     def distance(self, n: int | None = None) -> float:
-        """How far a member (or the honest average) is from the optimum; genesis is at 1."""
+        """How far a member (or the honest average) is from the optimum of the quadratics."""
         x = self.mean() if n is None else self.members[n].x
-        whole = float(np.linalg.norm(self.genesis - self.optimum))
-        return float(np.linalg.norm(x - self.optimum)) / whole
+        return float(self.learner.evaluate(x[None])["distance"][0])
 
     def consensus_distance(self) -> float:
         """Honest members' mean distance to their average, relative to its norm."""
         mean = self.mean()
-        apart = np.mean([float(np.linalg.norm(m.x - mean)) for m in self.honest])
+        apart = np.linalg.norm(self.models() - mean, axis=1).mean()
         return float(apart) / float(np.linalg.norm(mean))
 
     def differing_copies(self) -> list[str]:
         """Every followed copy that is not, bit for bit, what its author's log adds up to."""
         wrong: list[str] = []
         for author in self.honest:
-            own = author.disk.own_copy(self.genesis)
-            seq = author.disk.entries[-1][0].header.seq if author.disk.entries else -1
+            seq = author.disk.entries[-1].header.seq if author.disk.entries else -1
             for member in self.honest:
-                copy = member.copies.get(author.key)
+                held = member.copies.get(author.key)
                 if member is author:
                     continue
-                if copy is None or copy.seq != seq:
-                    stands = None if copy is None else copy.seq
-                    wrong.append(f"{member.person.name}: {author.person.name} {stands} of {seq}")
-                elif copy.public.vector.tobytes() != own.vector.tobytes():
-                    wrong.append(f"{member.person.name}: {author.person.name} differs at {seq}")
+                if held is None or held.seq != seq:
+                    stands = None if held is None else held.seq
+                    wrong.append(f"{member.name}: {author.name} {stands} of {seq}")
+                elif held.point.vector.tobytes() != author.own.vector.tobytes():
+                    wrong.append(f"{member.name}: {author.name} differs at {seq}")
         return wrong
 
     def doubly_signed(self) -> list[str]:
         """Honest members against whom somebody holds a fork proof."""
-        names = {member.key: member.person.name for member in self.honest}
+        names = {member.key: member.name for member in self.honest}
         proofs = [p for m in self.members if m.protocol for p in m.protocol.snapshot().proofs]
         return sorted({names[proof.author] for proof in proofs if proof.author in names})
 
+    def verdicts(self) -> dict[str, Counter[str]]:
+        """How often honest members gave each verdict for each reason, since they last started."""
+        total = {name: Counter[str]() for name in ("accept", "ignore", "reject")}
+        for member in self.honest:
+            if member.protocol is not None:
+                table = member.protocol.statistics()
+                for name, counts in total.items():
+                    counts.update(table[name])
+        return total
+
+    def wrongly_barred(self) -> list[str]:
+        """Honest members whom honest ones dropped for what they said."""
+        names = {member.key: member.name for member in self.honest}
+        return [
+            f"{member.name}: {names[peer]} {reason}"
+            for member in self.honest
+            for peer, reason in member.dropped
+            if peer in names and reason in ("too_many_rejects", "barred")
+        ]
+
     def blamed(self) -> int:
         """How many REJECTs honest members gave."""
-        tables = [m.protocol.statistics()["reject"] for m in self.honest if m.protocol]
-        return sum(sum(table.values()) for table in tables)
+        return self.verdicts()["reject"].total()
 
-
-def _mark(key: bytes, message: bytes) -> bytes:
-    """A cheap stand-in for a signature; only for runs in which nobody forges any."""
-    return sha256(key + message).digest() * 2
-
-
-def _is_marked(key: bytes, signature: bytes, message: bytes) -> bool:
-    return signature == _mark(key, message)
+    def bits(self) -> str:
+        """Hash of every honest member's model and copies: the same seed on the same machine."""
+        digest = sha256(self.models().tobytes())
+        for member in self.honest:
+            for author, held in sorted(member.copies.items()):
+                digest.update(author + held.point.root)
+        return digest.hexdigest()

@@ -5,8 +5,8 @@ Speaks the production request format and checks every byte by hash, as the real 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING
 
 from tapestry_p2p.gossip import effects as ef
@@ -24,11 +24,10 @@ from tapestry_p2p.mix.copy import FRAME_BYTES
 if TYPE_CHECKING:
     from tapestry_p2p.sim.member import Member
 
-ANSWER_S = 2.0  # an answer that takes longer does not come
-Want = Callable[[bytes], bool]  # whether a body is what was asked for
+ANSWER_S = 2.0  # who has not answered by then is given up at the next tick
 
 
-@dataclass
+@dataclass(eq=False)
 class Job:
     """One running fetch: the pieces still to ask for, and from whom."""
 
@@ -36,7 +35,18 @@ class Job:
     sources: list[bytes]
     pieces: list[bytes] = field(default_factory=list)
     leaves: list[bytes] = field(default_factory=list)
+    asked: FetchRequest | None = None  # what is under way; None: nothing
+    asked_at: float = 0.0
     reason: str = "unreachable"
+
+    def is_wanted(self, body: bytes) -> bool:
+        """Whether the body is what was asked for."""
+        asked = self.asked
+        if isinstance(asked, ChunkRequest):
+            return chunk_hash(body) == asked.hash
+        if isinstance(asked, FrameRequest):
+            return leaf_hash(body) == self.leaves[asked.index]
+        return merkle_root(_leaves(body)) == self.order.signed_header.header.root
 
 
 class Fetching:
@@ -48,86 +58,72 @@ class Fetching:
 
     def start(self, order: ef.Fetch | ef.FetchKeyframe) -> None:
         """Begin a job; it replaces the author's running one."""
-        job = Job(order, list(order.sources))
-        self.jobs[order.author] = job
-        self._member.world.note("keyframe" if isinstance(order, ef.FetchKeyframe) else "fetch")
+        self.jobs[order.author] = job = Job(order, list(order.sources))
         self._next(job)
-
-    def _is_current(self, job: Job) -> bool:
-        return self.jobs.get(job.order.author) is job and self._member.is_up()
 
     def _next(self, job: Job) -> None:
         """Ask for the next missing piece, or finish."""
-        header = job.order.signed_header.header
+        header, place = job.order.signed_header.header, len(job.pieces)
         if isinstance(job.order, ef.Fetch):
-            if len(job.pieces) == len(header.chunks):
+            if place == len(header.chunks):
                 self._done(job)
                 return
-            name = header.chunks[len(job.pieces)]
-            whole = header.payload_bytes - len(job.pieces) * self._member.chunk_bytes
-            length = min(self._member.chunk_bytes, whole)
-            self._ask(job, ChunkRequest(name, 0, length), lambda b: chunk_hash(b) == name)
+            size = self._member.stage.settings.chunk_bytes_max
+            length = min(size, header.payload_bytes - place * size)
+            self._ask(job, ChunkRequest(header.chunks[place], 0, length))
         elif not job.leaves:
-            request = LeavesRequest(header.author, header.seq, header.root)
-            self._ask(job, request, lambda b: self._are_leaves(b, header.root))
-        elif len(job.pieces) == len(job.leaves):
+            self._ask(job, LeavesRequest(header.author, header.seq, header.root))
+        elif place == len(job.leaves):
             self._done(job)
         else:
-            self._ask_frame(job)
+            length = min(FRAME_BYTES, 4 * self._member.stage.d - place * FRAME_BYTES)
+            request = FrameRequest(header.author, header.seq, header.root, place, 0, length)
+            self._ask(job, request)
 
-    def _ask_frame(self, job: Job) -> None:
-        header, index = job.order.signed_header.header, len(job.pieces)
-        size = 4 * len(self._member.genesis)
-        length = min(FRAME_BYTES, size - index * FRAME_BYTES)
-        request = FrameRequest(header.author, header.seq, header.root, index, 0, length)
-        self._ask(job, request, lambda b: leaf_hash(b) == job.leaves[index])
-
-    def _are_leaves(self, body: bytes, root: bytes) -> bool:
-        leaves = [body[i : i + HASH_BYTES] for i in range(0, len(body), HASH_BYTES)]
-        return merkle_root(leaves) == root
-
-    def _ask(self, job: Job, request: FetchRequest, is_wanted: Want) -> None:
+    def _ask(self, job: Job, request: FetchRequest) -> None:
+        member, network = self._member, self._member.stage.network
+        while job.sources and not network.is_connected(member.key, job.sources[0]):
+            job.reason = "unreachable"
+            self._forget_source(job)
         if not job.sources:
             self._failed(job)
             return
-        source = job.sources[0]
-        answered = [False]
-
-        def reply(head: bytes, body: bytes) -> None:
-            if self._is_current(job) and not answered[0]:
-                answered[0] = True
-                self._answered(job, request, decode_response(head).status, body, is_wanted)
-
-        def silence() -> None:
-            if self._is_current(job) and not answered[0]:
-                answered[0] = True
-                self._give_up(job, "timeout")
-
-        member = self._member
-        if not member.network.is_connected(member.key, source):
-            self._give_up(job, "unreachable")
-            return
-        member.network.ask(member.key, source, encode_request(request), reply)
-        member.world.after(ANSWER_S, silence)
-
-    def _answered(
-        self, job: Job, request: FetchRequest, status: str, body: bytes, is_wanted: Want
-    ) -> None:
-        if status != "ok" or not body or not is_wanted(body):
-            self._give_up(job, "missing")
-        elif isinstance(request, LeavesRequest):
-            job.leaves = [body[i : i + HASH_BYTES] for i in range(0, len(body), HASH_BYTES)]
+        if isinstance(request, FrameRequest) and not job.leaves:  # they went with their source
             self._next(job)
+            return
+        job.asked, job.asked_at = request, member.stage.world.now
+        reply = partial(self._answered, job, request)
+        network.ask(member.key, job.sources[0], _encoded(request), reply)
+
+    def tick(self) -> None:
+        """Give up whoever has not answered in time."""
+        limit = self._member.stage.world.now - ANSWER_S
+        for job in [job for job in self.jobs.values() if job.asked and job.asked_at <= limit]:
+            self._give_up(job, "timeout")
+
+    def _answered(self, job: Job, request: FetchRequest, head: bytes, body: bytes) -> None:
+        if job.asked is not request or self.jobs.get(job.order.author) is not job:
+            return  # too late
+        if not _is_ok(head) or not job.is_wanted(body):
+            self._give_up(job, "missing")
+            return
+        if isinstance(job.asked, LeavesRequest):
+            job.leaves = _leaves(body)
         else:
             job.pieces.append(body)
-            self._next(job)
+        job.asked = None
+        self._next(job)
 
     def _give_up(self, job: Job, reason: str) -> None:
         """On to the next source; what is verified stays."""
-        job.reason = reason
-        job.sources.pop(0)
-        job.leaves, job.pieces = ([], []) if job.leaves else (job.leaves, job.pieces)
+        job.asked, job.reason = None, reason
+        self._forget_source(job)
         self._next(job)
+
+    def _forget_source(self, job: Job) -> None:
+        job.sources.pop(0)
+        if job.leaves:
+            job.leaves, job.pieces = [], []
 
     def _failed(self, job: Job) -> None:
         del self.jobs[job.order.author]
@@ -135,4 +131,18 @@ class Fetching:
 
     def _done(self, job: Job) -> None:
         del self.jobs[job.order.author]
-        self._member.fetched(job.order, b"".join(job.pieces))
+        self._member.fetched(job.order, job.pieces)
+
+
+def _leaves(body: bytes) -> list[bytes]:
+    return [body[i : i + HASH_BYTES] for i in range(0, len(body), HASH_BYTES)]
+
+
+@lru_cache(1024)  # all followers of an entry ask in the same words
+def _encoded(request: FetchRequest) -> bytes:
+    return encode_request(request)
+
+
+@lru_cache(1024)
+def _is_ok(head: bytes) -> bool:
+    return decode_response(head).status == "ok"

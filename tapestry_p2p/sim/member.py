@@ -1,106 +1,111 @@
-"""A simulated member: the production Protocol and Loom in the smallest honest shell.
+"""A simulated member: the production Protocol in the smallest honest shell, and a disk that fails.
 
-Persists before it publishes, asks before it speaks, resumes when its disk went back in time,
-trains on while it mixes. Crashes where it is told to, also between two effects.
+Persists before it publishes, asks before it speaks, resumes when its disk went back in time. What
+it does in its rounds is its trade's business (rounds.py, villains.py). Crashes where it is told to,
+also between two effects.
 """
 
 from __future__ import annotations
 
+from collections import Counter, deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from random import Random
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Any
+from typing import Protocol as Interface
 
 from tapestry_p2p.gossip import effects as ef
 from tapestry_p2p.gossip import events as ev
-from tapestry_p2p.gossip.header import DIFFERENCE, GENESIS, PROFILE, RESUME, decode_signed
-from tapestry_p2p.gossip.merkle import chunk_hash, merkle_root
+from tapestry_p2p.gossip.header import DIFFERENCE, GENESIS, LEAVE, PROFILE, RESUME, decode_signed
+from tapestry_p2p.gossip.merkle import chunk_hash
 from tapestry_p2p.gossip.profile import Profile, encode_profile
 from tapestry_p2p.gossip.protocol import Protocol
-from tapestry_p2p.gossip.settings import Settings
 from tapestry_p2p.mix.codec import CodecError
-from tapestry_p2p.mix.copy import PublicCopy, vector_of
-from tapestry_p2p.mix.loom import Difference, Loom, LoomSettings
-from tapestry_p2p.sim.attacks import Attack
-from tapestry_p2p.sim.disk import NORM_MAX, Disk
+from tapestry_p2p.sim.disk import Disk
 from tapestry_p2p.sim.fetching import Fetching
-from tapestry_p2p.sim.network import Network
-from tapestry_p2p.sim.quadratic import Quadratic
 from tapestry_p2p.sim.serving import Serving
-from tapestry_p2p.sim.world import World
+from tapestry_p2p.sim.stage import Person, Stage
+from tapestry_p2p.sim.vault import Point
 
-Vector = NDArray[np.float32]
 TICK_S = 0.25
-ASK_S = 2.0  # a restarted member waits so long for somebody to show it its own head
-SAVE_EVERY = 5  # entries applied to a copy between two saves of it
-GRACE = 0.1  # share of a round between publishing and mixing: neighbours' news may arrive
+ASK_S, ASK_DEADLINE_S = 2.0, 10.0  # how often a restarted member looks for news of itself; how long
+SAVE_EVERY = 5  # entries applied to a copy between two writes of it
+SYNC_EVERY_S = 5.0
+Order = ef.Fetch | ef.FetchKeyframe
 
 
 class Crashed(Exception):  # noqa: N818 - an event of the simulation, not a failure
     """The process died in the middle of an event."""
 
 
-@dataclass(frozen=True)
-class Person:
-    """Who a member is and how it signs."""
+class Trade(Interface):
+    """What a member does in its rounds, for one life of its process."""
 
-    name: str
-    key: bytes
-    sign: Callable[[bytes], bytes]
-    verify: Callable[[bytes, bytes, bytes], bool]
+    def begin(self) -> None:
+        """The process has started."""
+        ...
+
+    def arrived(self, author: bytes, seq: int) -> None:
+        """A header came for the first time."""
+        ...
+
+    def moved(self, author: bytes, seq: int) -> None:
+        """The copy of an author stands at a new entry."""
+        ...
+
+    def forget(self, author: bytes) -> None:
+        """The author is no neighbour any more."""
+        ...
+
+    def outgoing(self, send: ef.Send) -> bytes:
+        """The frame that is really sent; an honest trade changes nothing."""
+        ...
 
 
-@dataclass(frozen=True)
-class Work:
-    """What a member does: its task or its attack, and its pace."""
-
-    task: Quadratic
-    round_s: float
-    attack: Attack | None = None
-
-
-class Copy:
+class Held:
     """A followed author's public copy and where it stands."""
 
-    def __init__(self, vector: Vector, seq: int) -> None:
-        self.public = PublicCopy(vector)
-        self.seq = seq
-        self.unsaved = 0
+    __slots__ = ("point", "seq", "unsaved")
 
-    def root(self) -> bytes:
-        """Its Merkle root."""
-        return merkle_root(self.public.leaves())
+    def __init__(self, point: Point, seq: int) -> None:
+        self.point, self.seq, self.unsaved = point, seq, 0
 
 
 class Member:
     """One process and its disk. ``protocol`` is None while it is down."""
 
-    def __init__(
-        self,
-        world: World,
-        network: Network,
-        settings: Settings,
-        loom_settings: LoomSettings,
-        genesis: Vector,
-        person: Person,
-        work: Work,
-    ) -> None:
-        self.world, self.network = world, network
-        self.settings, self.loom_settings = settings, loom_settings
-        self.genesis = genesis
-        self.person, self.key = person, person.key
-        self.work = work
-        self.chunk_bytes = settings.chunk_bytes_max
-        self.disk = Disk()
+    def __init__(self, stage: Stage, person: Person, trade: Callable[[Member], Trade]) -> None:
+        self.stage = stage
+        self.person, self.key, self.name = person, person.key, person.name
+        self.disk = Disk(stage.genesis)
         self.protocol: Protocol | None = None
-        self.x: Vector = genesis
+        self.own = stage.genesis
+        self.x = stage.genesis.vector  # float32[d]; its trade moves it
         self.rounds = 0
         self.crash_in: int | None = None  # effects until a crash
         self.life = 0
+        self.dropped: Counter[tuple[bytes, str]] = Counter()  # (peer, reason)
         self.hushed = False  # trains and publishes no more
-        network.join(self)
+        self._make_trade = trade
+        self._performers: dict[type, Callable[[Any], None]] = {
+            ef.Send: self._send,
+            ef.Persist: self._persist,
+            ef.Arrived: self._arrived,
+            ef.Fetch: self._begin_fetch,
+            ef.FetchKeyframe: self._begin_keyframe,
+            ef.Advanced: self._advance,
+            ef.Unfollow: self._unfollow,
+            ef.Dial: self._dial,
+            ef.Drop: self._drop,
+            ef.OwnHead: self._shown_own_head,
+            ef.CloneSeen: self._clone_seen,
+            ef.Forked: self._forked,
+            ef.ProfileDue: lambda _: self.later(0.0, self.publish_profile),
+        }
+        stage.network.join(self)
+
+    def note(self, what: str, *details: str | int) -> None:
+        """Count what happened here."""
+        self.stage.world.note(what, self.name, *details)
 
     # -- life and death
 
@@ -113,261 +118,295 @@ class Member:
         if self.is_up():
             return
         self.life += 1
-        disk, world = self.disk, self.world
-        world.note("started", self.person.name, self.life)
-        own = disk.own_copy(self.genesis)
-        self.x = own.vector.copy()  # what the coding lost of x is lost with it, and heals
-        self.loom: Loom[bytes] = Loom(self.loom_settings, self.x, own)
-        self.copies = {a: Copy(v, s.header.seq) for a, (s, v) in disk.copies.items()}
-        self.serving = Serving(self._standing, self.chunk_bytes)
+        self.note("started" if self.life == 1 else "restarted", self.life)
+        disk, stage = self.disk, self.stage
+        self.own = disk.own_copy(stage.vault)
+        self.x = self.own.vector  # what the coding lost of x is lost with it, and heals
+        self.copies = {a: Held(point, s.header.seq) for a, (s, point) in disk.copies.items()}
+        self.serving = Serving(self._standing)
         self.fetching = Fetching(self)
-        for author, copy in self.copies.items():
-            self.loom.decoded(author, copy.seq)
-        for _, payload in disk.entries[-self.settings.ring :]:
-            self.serving.keep(payload)
+        for payload in disk.payloads.values():
+            self.keep(payload)
         self.protocol = Protocol(
-            self.settings, self.key, self.person.sign, Random(world.random.getrandbits(64)),
-            disk.knowledge(), at=world.now, mute=bool(disk.entries) or disk.rolled_back,
-            verify=self.person.verify,
+            stage.settings, self.key, self.person.sign,
+            Random(stage.world.random.getrandbits(64)), disk.knowledge(self.person.verify),
+            at=stage.world.now, mute=bool(disk.entries) or disk.rolled_back,
+            verify=self.person.verify, parse=stage.parse,
         )  # fmt: skip
         self._payload = b""
-        self._alive(TICK_S * world.random.random(), self._tick)
-        self._alive(self.work.round_s * world.random.random(), self._round)
-        self._alive(ASK_S, self._speak)
+        self._events: deque[ev.Event] = deque()  # the first one is being taken in
+        self._asked_since = stage.world.now
+        self.trade = self._make_trade(self)
+        self.later(TICK_S * stage.world.random.random(), self._tick)
+        self.later(ASK_S, self._speak)
+        self.later(SYNC_EVERY_S, self._sync)
+        self.trade.begin()
 
     def crash(self) -> None:
-        """Lose everything that is not on disk."""
+        """The process is killed; what it wrote is still on its way to the disk."""
         if self.is_up():
-            self.world.note("crashed", self.person.name)
-            self.protocol, self.crash_in = None, None
-            self.network.killed(self.key)
+            self.note("crashed")
+            self.disk.sync()
+            self._die()
 
-    def _alive(self, seconds: float, action: Callable[[], None]) -> None:
+    def cut_power(self) -> None:
+        """The machine dies, and with it what was not synced."""
+        if self.is_up():
+            self.note("power_cut")
+            for _ in range(self.disk.cut_power(self.stage.world.random)):
+                self.note("torn_write")
+            self._die()
+
+    def leave(self) -> None:
+        """Say goodbye and end."""
+        if self.may_publish(LEAVE):
+            self.publish(ev.Publish(LEAVE, self.stage.world.now))
+            self.note("left")
+        if self.is_up():
+            self.disk.sync()
+            self._die()
+
+    def _die(self) -> None:
+        self.protocol, self.crash_in = None, None
+        self.fetching.jobs.clear()
+        self.stage.network.killed(self.key)
+
+    def later(self, seconds: float, action: Callable[..., None], *arguments: Any) -> None:
         """Do something later, in this life only."""
-        life = self.life
+        self.stage.world.after(seconds, self._act, self.life, action, arguments)
 
-        def act() -> None:
-            if self.life == life and self.is_up():
-                action()
+    def _act(self, life: int, action: Callable[..., None], arguments: tuple[Any, ...]) -> None:
+        if self.life == life and self.protocol is not None:
+            action(*arguments)
 
-        self.world.after(seconds, act)
+    def _tick(self) -> None:
+        self.fetching.tick()
+        self.receive(ev.Tick(self.stage.world.now))
+        self.later(TICK_S, self._tick)
+
+    def _sync(self) -> None:
+        """Now and then what was written becomes durable, and the newest knowledge is written."""
+        assert self.protocol is not None
+        self.disk.sync()
+        self.disk.write_known(self.protocol.snapshot().encode())
+        self.later(SYNC_EVERY_S, self._sync)
 
     # -- events and effects
 
     def receive(self, event: ev.Event) -> None:
-        """Step the protocol and do what it says, in order."""
+        """Step the protocol and do what it says, in order; what comes up meanwhile waits."""
         if self.protocol is None:
             return
+        self._events.append(event)
+        if len(self._events) > 1:
+            return
         try:
-            for effect in self.protocol.step(event):
-                self._count_down()
-                self._perform(effect)
+            while self._events and self.protocol is not None:
+                for effect in self.protocol.step(self._events[0]):
+                    if self.crash_in is not None:
+                        self._count_down()
+                    self._performers[type(effect)](effect)
+                self._events.popleft()
         except Crashed:
             self.crash()
 
     def _count_down(self) -> None:
-        if self.crash_in is not None:
-            self.crash_in -= 1
-            if self.crash_in < 0:
-                self.world.note("crashed_between_effects")
-                raise Crashed
+        assert self.crash_in is not None
+        self.crash_in -= 1
+        if self.crash_in < 0:
+            self.note("crashed_between_effects")
+            raise Crashed
 
-    def _perform(self, effect: ef.Effect) -> None:
+    def _send(self, effect: ef.Send) -> None:
+        data = self.trade.outgoing(effect)
+        if data.endswith(b"want"):  # the last key of a request for headers is its type
+            self.note("gap_asked", self.stage.names[effect.peer])
+        self.stage.network.send(self.key, effect.peer, effect.channel, data)
+
+    def _persist(self, effect: ef.Persist) -> None:
+        if effect.record == "own":
+            self.note("published", effect.seq)
+            self.disk.append(decode_signed(effect.data), self._payload)
+            return
         assert self.protocol is not None
-        self.world.note(type(effect).__name__, self.person.name)
-        match effect:
-            case ef.Send(peer, channel, data):
-                self.network.send(self.key, peer, channel, data)
-            case ef.Persist("own", _, data, _):
-                self.disk.entries.append((decode_signed(data), self._payload))
-            case ef.Persist():
-                self.disk.known = self.protocol.snapshot().encode()
-            case ef.Arrived(author, seq):
-                self.loom.arrived(author, seq)
-            case ef.Fetch() | ef.FetchKeyframe():
-                self._begin(effect)
-            case ef.Advanced(author, signed):
-                self.copies[author].seq = signed.header.seq
-            case ef.Unfollow(author):
-                self._forget(author)
-            case ef.Dial(peer):
-                self.network.dial(self.key, peer)
-            case ef.Drop(peer):
-                self.network.close(self.key, peer)
-            case ef.OwnHead():
-                self._alive(ASK_S, self._speak)
-            case ef.ProfileDue():
-                self._alive(0.0, self._publish_profile)
+        self.disk.write_known(self.protocol.snapshot().encode())
+        self.disk.sync()
 
-    def _forget(self, author: bytes) -> None:
-        self.copies.pop(author, None)
-        self.disk.copies.pop(author, None)
-        self.loom.forget(author)
+    def _arrived(self, effect: ef.Arrived) -> None:
+        self.trade.arrived(effect.author, effect.seq)
 
-    def _tick(self) -> None:
-        self.receive(ev.Tick(self.world.now))
-        self._alive(TICK_S, self._tick)
+    def _advance(self, effect: ef.Advanced) -> None:
+        self.copies[effect.author].seq = effect.signed_header.header.seq
+
+    def _unfollow(self, effect: ef.Unfollow) -> None:
+        self.note("unfollowed", self.stage.names[effect.author], effect.reason)
+        self.copies.pop(effect.author, None)
+        self.disk.drop_copy(effect.author)
+        self.trade.forget(effect.author)
+
+    def _dial(self, effect: ef.Dial) -> None:
+        self.stage.network.dial(self.key, effect.peer)
+
+    def _drop(self, effect: ef.Drop) -> None:
+        self.note("dropped", self.stage.names[effect.peer], effect.reason)
+        self.dropped[effect.peer, effect.reason] += 1
+        self.stage.network.close(self.key, effect.peer)
+
+    def _shown_own_head(self, effect: ef.OwnHead) -> None:
+        self.note("shown_own_head", effect.signed_header.header.seq)
+        self._asked_since = self.stage.world.now
+        self.later(ASK_S, self._speak)
+
+    def _clone_seen(self, effect: ef.CloneSeen) -> None:
+        self.note("clone_seen")
+
+    def _forked(self, effect: ef.Forked) -> None:
+        self.note("fork_proof", self.stage.names[effect.author])
 
     # -- fetching
 
-    def _begin(self, order: ef.Fetch | ef.FetchKeyframe) -> None:
-        header, copy = order.signed_header.header, self.copies.get(order.author)
-        if isinstance(order, ef.FetchKeyframe):
-            self.fetching.start(order)
-        elif copy is not None and copy.seq == header.seq:
-            self._report(ev.Applied(order.author, header.seq, copy.root(), self.world.now))
+    def _begin_keyframe(self, order: ef.FetchKeyframe) -> None:
+        self.note("keyframe_asked", self.stage.names[order.author])
+        self.fetching.start(order)
+
+    def _begin_fetch(self, order: ef.Fetch) -> None:
+        header, held = order.signed_header.header, self.copies.get(order.author)
+        now = self.stage.world.now
+        if held is not None and held.seq == header.seq:
+            self.receive(ev.Applied(order.author, header.seq, held.point.root, now))
         elif header.kind == GENESIS:
-            self._stand(order, Copy(self.genesis, 0))
-        elif copy is None or copy.seq != header.seq - 1:
-            self._report(ev.ApplyFailed(order.author, header.seq, "root", self.world.now))
+            self._stand(order, self.stage.genesis)
+        elif held is None or held.seq != header.seq - 1:
+            self.receive(ev.ApplyFailed(order.author, header.seq, "root", now))
         else:
             self.fetching.start(order)
 
-    def _report(self, event: ev.Event) -> None:
-        """Answer an order after the effects that came with it."""
-        self._alive(0.0, lambda: self.receive(event))
-
-    def fetched(self, order: ef.Fetch | ef.FetchKeyframe, data: bytes) -> None:
-        """All bytes are here and their hashes are right."""
-        header = order.signed_header.header
-        copy = self.copies.get(order.author)
+    def fetched(self, order: Order, pieces: list[bytes]) -> None:
+        """All chunks or frames are here and their hashes are right."""
+        header, held = order.signed_header.header, self.copies.get(order.author)
+        vault, data = self.stage.vault, b"".join(pieces)
         try:
             if isinstance(order, ef.FetchKeyframe):
-                copy = Copy(vector_of(data, len(self.genesis), NORM_MAX), header.seq)
-            elif copy is None or copy.seq != header.seq - 1:
+                point = vault.whole(data, self.stage.d)
+            elif held is None or held.seq != header.seq - 1:
                 self.fetch_failed(order, "missing")
                 return
             else:
-                copy.public.add(copy.public.decoded(header.codec, data, NORM_MAX))
-                copy.seq = header.seq
-                self.serving.keep(data)
+                point = vault.after(held.point, header.codec, data)
+                self.serving.keep(pieces, header.chunks)
         except CodecError:
             self.fetch_failed(order, "content")
             return
-        self._stand(order, copy)
+        self._stand(order, point)
 
-    def _stand(self, order: ef.Fetch | ef.FetchKeyframe, copy: Copy) -> None:
-        header = order.signed_header.header
-        root = copy.root()
-        if header.root and root != header.root:
-            self.copies.pop(order.author, None)
+    def _stand(self, order: Order, point: Point) -> None:
+        header, author = order.signed_header.header, order.author
+        if header.root and point.root != header.root:
+            self.copies.pop(author, None)
             self.fetch_failed(order, "root")
             return
-        self.copies[order.author] = copy
-        self.loom.decoded(order.author, header.seq)
-        copy.unsaved += 1
-        if copy.unsaved >= SAVE_EVERY or isinstance(order, ef.FetchKeyframe):
-            copy.unsaved = 0
-            self.disk.copies[order.author] = (order.signed_header, copy.public.vector.copy())
-        self._report(ev.Applied(order.author, header.seq, root, self.world.now))
+        held = self.copies.get(author)
+        if held is None:
+            held = self.copies[author] = Held(point, header.seq)
+        held.point, held.seq = point, header.seq
+        held.unsaved += 1
+        whole = isinstance(order, ef.FetchKeyframe)
+        if held.unsaved >= SAVE_EVERY or whole:
+            held.unsaved = 0
+            self.disk.write_copy(order.signed_header, point)
+        self.note("keyframe" if whole else "applied", self.stage.names[author], header.seq)
+        self.trade.moved(author, header.seq)
+        self.receive(ev.Applied(author, header.seq, point.root, self.stage.world.now))
 
-    def fetch_failed(self, order: ef.Fetch | ef.FetchKeyframe, reason: str) -> None:
+    def fetch_failed(self, order: Order, reason: str) -> None:
         """A job came to nothing."""
-        self.world.note(f"fetch_{reason}", self.person.name)
+        self.note(f"fetch_{reason}", self.stage.names[order.author])
         seq = order.signed_header.header.seq
-        self._report(ev.ApplyFailed(order.author, seq, reason, self.world.now))
+        self.receive(ev.ApplyFailed(order.author, seq, reason, self.stage.world.now))
+
+    def keep(self, payload: bytes) -> tuple[bytes, ...]:
+        """Have a payload of ours at hand for others; the names of its chunks."""
+        size = self.stage.settings.chunk_bytes_max
+        chunks = [payload[place : place + size] for place in range(0, len(payload), size)]
+        names = tuple(map(chunk_hash, chunks))
+        self.serving.keep(chunks, names)
+        return names
 
     def answer(self, request: bytes) -> tuple[bytes, bytes]:
         """Response and body of a peer's fetch."""
         return self.serving.answer(request)
 
-    def _standing(self, author: bytes, seq: int) -> PublicCopy | None:
+    def _standing(self, author: bytes, seq: int) -> Point | None:
         """The copy of an author, if it stands at ``seq``; our own wherever it stands."""
         if author == self.key:
-            return self.loom.own
+            return self.own
         held = self.copies.get(author)
-        return held.public if held and held.seq == seq else None
+        return held.point if held and held.seq == seq else None
 
     # -- our own stream
 
-    def _may_publish(self, kind: str) -> bool:
+    def may_publish(self, kind: str) -> bool:
+        """Whether an entry of ours may be signed now."""
         protocol = self.protocol
         if protocol is None or protocol.mute:
             return False
-        return kind == RESUME or not protocol.must_resume
+        if kind in (GENESIS, RESUME):
+            return True
+        return not protocol.must_resume and protocol.own_highest is not None
 
     def _speak(self) -> None:
         """Ask before speaking; resume where others know more, or the disk went back in time."""
         protocol, disk = self.protocol, self.disk
         if protocol is None or protocol.stopped:
             return
-        if protocol.mute and not protocol.greeted() and self.settings.bootstrap:
-            self._alive(ASK_S, self._speak)
+        if protocol.mute and not protocol.greeted() and self._must_ask():
+            self.later(ASK_S, self._speak)
             return
         if protocol.mute:
-            self.receive(ev.Unmute(self.world.now))
-        while self._may_publish(RESUME) and protocol.own_highest is not None:
+            self.receive(ev.Unmute(self.stage.world.now))
+        while self.may_publish(RESUME) and protocol.own_highest is not None:
             if not protocol.must_resume and not disk.rolled_back:
                 break
             disk.rolled_back = False
-            self.world.note("resumed", self.person.name)
-            self._publish(ev.Publish(RESUME, self.world.now, root=self._own_root()))
-        if self._may_publish(GENESIS) and protocol.own_highest is None:
+            self.note("resumed")
+            self.publish(ev.Publish(RESUME, self.stage.world.now, root=self.own.root))
+        if self.may_publish(GENESIS) and protocol.own_highest is None:
             disk.rolled_back = False
-            self._publish(ev.Publish(GENESIS, self.world.now, root=self._own_root()))
-            self._publish_profile()
+            self.publish(ev.Publish(GENESIS, self.stage.world.now, root=self.own.root))
+            self.publish_profile()
 
-    def _own_root(self) -> bytes:
-        return merkle_root(self.loom.own.leaves())
+    def _must_ask(self) -> bool:
+        """Whether nobody has answered yet who must be heard before we speak."""
+        if not self.stage.settings.bootstrap:
+            return False
+        waited = self.stage.world.now - self._asked_since
+        return self.disk.rolled_back or waited < ASK_DEADLINE_S
 
-    def _publish(self, event: ev.Publish, payload: bytes = b"") -> None:
+    def publish(self, event: ev.Publish, payload: bytes = b"") -> None:
+        """Sign, store and announce an entry."""
         self._payload = payload
-        self.serving.keep(payload)
         self.receive(event)
 
-    def _publish_profile(self) -> None:
-        if self._may_publish(PROFILE):
-            address = (f"/dns4/{self.person.name}/tcp/1",)
-            data = encode_profile(Profile(self.person.name, (), address))
-            now, root = self.world.now, self._own_root()
-            self._publish(ev.Publish(PROFILE, now, payload=data, root=root))
+    def publish_profile(self) -> None:
+        """Say who we are, if we may."""
+        if self.may_publish(PROFILE):
+            data = encode_profile(Profile(self.name, (), (f"/dns4/{self.name}/tcp/1",)))
+            now = self.stage.world.now
+            self.publish(ev.Publish(PROFILE, now, payload=data, root=self.own.root))
 
-    # -- rounds
-
-    def _round(self) -> None:
-        """Train or attack, publish, and mix a little later, while training goes on."""
-        if self.hushed:
-            return
-        self._alive(self.work.round_s * self.world.spread(0.95, 1.05), self._round)
-        y = self._target()
-        protocol = self.protocol
-        if protocol is None or y is None:
-            return
-        self.x = y
-        if not self._may_publish(DIFFERENCE) or protocol.own_highest is None:
-            self.loom.x = y
-            return
+    def publish_difference(self, payload: bytes, root: bytes) -> bool:
+        """Publish a coded difference that leads our copy to ``root``; False if we died of it."""
         self.rounds += 1
-        self._publish_difference(self.loom.difference(y), y)
-        if self.work.attack is None and self.is_up():
-            self._alive(GRACE * self.work.round_s, lambda: self._mix(y))
-
-    def _target(self) -> Vector | None:
-        if self.work.attack is None:
-            return self.work.task.train(self.x)
-        seen = [copy.public.vector for _, copy in sorted(self.copies.items())]
-        return self.work.attack(self.genesis, np.stack(seen)) if seen else None
-
-    def _publish_difference(self, difference: Difference, y: Vector) -> None:
-        size, payload = self.chunk_bytes, difference.payload
-        after = PublicCopy(self.loom.own.vector)
-        after.add(difference.vector)
+        codec = self.stage.loom.codec
         event = ev.Publish(
-            DIFFERENCE, self.world.now, codec=self.loom_settings.codec,
-            chunks=tuple(chunk_hash(payload[i : i + size]) for i in range(0, len(payload), size)),
-            payload_bytes=len(payload), root=merkle_root(after.leaves()), round=self.rounds,
+            DIFFERENCE, self.stage.world.now, codec=codec, chunks=self.keep(payload),
+            payload_bytes=self.stage.settings.codecs[codec], root=root, round=self.rounds,
         )  # fmt: skip
-        self._publish(event, payload)
-        if self.is_up():
-            self.loom.published(difference, y)
+        self.publish(event, payload)
+        return self.is_up()
 
-    def _mix(self, y: Vector) -> None:
-        protocol = self.protocol
-        if protocol is None:
-            return
-        copies = {a: c.public.vector for a, c in sorted(self.copies.items())}
-        live = {a: v for a, v in copies.items() if not protocol.weight_zero(a)}
-        mixing = self.loom.mix(y, live, len(protocol.followed()))
-        self.loom.mixed(mixing)
-        self.x = self.x + mixing.correction
-        self.world.note("mixed", self.person.name, self.rounds, float(np.abs(self.x).sum()))
+    def stand(self, point: Point) -> None:
+        """Our own copy now stands there."""
+        self.own = point
+        if self.rounds % self.stage.settings.ring == 0:
+            self.disk.save_own(point)

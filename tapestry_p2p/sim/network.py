@@ -1,14 +1,15 @@
 """A network in virtual time: connections, delay, loss, doubling, reordering, batches, partitions.
 
 Carries frames and fetches between endpoints and knows nothing of what they mean. A frame belongs
-to a connection and dies with it.
+to a connection and dies with it. Each direction of a link is a Lane: a partition may cut one of
+them alone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from tapestry_p2p.gossip import events as ev
 from tapestry_p2p.sim.world import World
@@ -17,10 +18,22 @@ Reply = Callable[[bytes, bytes], None]
 KILL_NOTICED_S = 0.1  # a killed peer's socket closes at once
 
 
+@dataclass(frozen=True)
+class Weather:
+    """How well frames travel. Shares are of all frames, times are seconds of virtual time."""
+
+    delay_s: tuple[float, float] = (0.005, 0.02)  # one way, evenly from .. to
+    loss: float = 0.0
+    double: float = 0.0
+    reorder: bool = False  # frames may overtake one another
+    watchdog_s: float = 5.0  # how long a dead link goes unnoticed
+
+
 class Endpoint(Protocol):
     """What is attached to the network."""
 
     key: bytes
+    name: str
 
     def is_up(self) -> bool:
         """Whether the process runs."""
@@ -35,15 +48,18 @@ class Endpoint(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class Weather:
-    """How well frames travel. Shares are of all frames."""
+class Lane:
+    """One direction between two endpoints. ``epoch`` names the connection; 0: none is open."""
 
-    delay_s: tuple[float, float] = (0.005, 0.02)
-    loss: float = 0.0
-    double: float = 0.0
-    reorder: bool = False  # frames may overtake one another
-    watchdog_s: float = 5.0  # how long a dead link goes unnoticed
+    __slots__ = ("batch", "cut", "epoch", "held", "last", "source", "target")
+
+    def __init__(self, source: Endpoint, target: Endpoint) -> None:
+        self.source, self.target = source, target
+        self.epoch = 0
+        self.last = 0.0  # when the latest frame under way arrives
+        self.cut = False  # nothing passes
+        self.batch = 1  # sync frames that arrive together
+        self.held: list[tuple[str, bytes]] = []
 
 
 class Network:
@@ -53,166 +69,178 @@ class Network:
         self._world = world
         self.weather = weather
         self._endpoints: dict[bytes, Endpoint] = {}
-        self._open: dict[frozenset[bytes], int] = {}
+        self._lanes: dict[tuple[bytes, bytes], Lane] = {}
         self._epoch = 0
-        self._last: dict[tuple[bytes, bytes], float] = {}
-        self._batches: dict[tuple[bytes, bytes], int] = {}
-        self._held: dict[tuple[bytes, bytes], list[tuple[str, bytes]]] = {}
-        self._island: dict[bytes, int] = {}
 
     def join(self, endpoint: Endpoint) -> None:
         """Attach an endpoint."""
+        for key, other in self._endpoints.items():
+            self._lanes[endpoint.key, key] = Lane(endpoint, other)
+            self._lanes[key, endpoint.key] = Lane(other, endpoint)
         self._endpoints[endpoint.key] = endpoint
 
     def batch(self, source: bytes, target: bytes, frames: int) -> None:
         """Deliver sync frames from source to target only ``frames`` at a time."""
-        self._batches[source, target] = frames
+        self._lanes[source, target].batch = frames
 
     # -- connections
 
     def dial(self, source: bytes, target: bytes) -> None:
         """Try to connect; both ends hear of it."""
-        self._world.after(2 * self._delay(), lambda: self._dialled(source, target))
+        delay = self._world.spread(*self.weather.delay_s)
+        self._world.after(2 * delay, self._dialled, source, target)
 
     def _dialled(self, source: bytes, target: bytes) -> None:
-        one, other = self._endpoints[source], self._endpoints.get(target)
+        one = self._endpoints[source]
         if not one.is_up():
             return
-        if other is None or not other.is_up() or self._is_apart(source, target):
-            self._world.note("dial_failed")
+        there, back = self._lanes.get((source, target)), self._lanes.get((target, source))
+        if there is None or back is None or there.cut or back.cut or not there.target.is_up():
+            self._world.note("dial_failed", one.name)
             one.receive(ev.DialFailed(target, self._world.now))
             return
-        pair = frozenset((source, target))
-        if pair in self._open:
-            self._world.note("dialled_both_ways")
+        if there.epoch:
+            self._world.note("dialled_both_ways", one.name, there.target.name)
         else:
             self._epoch += 1
-            self._open[pair] = self._epoch
-        self._world.note("connected")
+            there.epoch = back.epoch = self._epoch
+        self._world.note("connected", one.name, there.target.name)
         one.receive(ev.Connected(target, self._world.now))
-        other.receive(ev.Connected(source, self._world.now))
-
-    def _cut(self, pair: frozenset[bytes]) -> None:
-        if self._open.pop(pair, None) is None:
-            return
-        self._world.note("cut")
-        one, other = sorted(pair)
-        for source, target in ((one, other), (other, one)):
-            self._held.pop((source, target), None)
-            if self._endpoints[source].is_up():
-                self._endpoints[source].receive(ev.Disconnected(target, self._world.now))
+        there.target.receive(ev.Connected(source, self._world.now))
 
     def close(self, source: bytes, target: bytes) -> None:
-        """Cut one connection."""
-        self._cut(frozenset((source, target)))
+        """Cut one connection; both ends hear of it."""
+        there, back = self._lanes[source, target], self._lanes[target, source]
+        if not there.epoch:
+            return
+        there.epoch = back.epoch = 0
+        self._world.note("closed", there.source.name, there.target.name)
+        for lane in (there, back):
+            lane.held.clear()
+            if lane.source.is_up():
+                lane.source.receive(ev.Disconnected(lane.target.key, self._world.now))
 
     def killed(self, key: bytes) -> None:
         """An endpoint died; its peers notice soon."""
-        for pair in [pair for pair in self._open if key in pair]:
-            epoch = self._open[pair]
-            self._world.after(KILL_NOTICED_S, lambda p=pair, e=epoch: self._cut_if(p, e))  # type: ignore[misc]
+        for (source, _), lane in self._lanes.items():
+            if source == key and lane.epoch:
+                self._world.after(KILL_NOTICED_S, self._close_if, lane, lane.epoch)
 
-    def _cut_if(self, pair: frozenset[bytes], epoch: int) -> None:
-        if self._open.get(pair) == epoch:
-            self._cut(pair)
+    def _close_if(self, lane: Lane, epoch: int) -> None:
+        if lane.epoch == epoch:
+            self.close(lane.source.key, lane.target.key)
 
-    def partition(self, *islands: Iterable[bytes]) -> None:
-        """Nothing passes between islands; what is open between them dies by the watchdog."""
-        self._island = {key: n for n, island in enumerate(islands) for key in island}
-        self._world.note("partition")
-        for pair in list(self._open):
-            if self._is_apart(*pair):
-                epoch = self._open[pair]
-                watchdog = self.weather.watchdog_s
-                self._world.after(watchdog, lambda p=pair, e=epoch: self._cut_if(p, e))  # type: ignore[misc]
+    # -- partitions
+
+    def partition(
+        self, one: Iterable[bytes], other: Iterable[bytes], one_way: bool = False
+    ) -> None:
+        """Nothing passes from one side to the other, nor back unless ``one_way``.
+
+        What is open between them dies by the watchdog.
+        """
+        self._world.note("partitioned_one_way" if one_way else "partitioned")
+        others = list(other)
+        for source in one:
+            for target in others:
+                self._cut(self._lanes[source, target])
+                if not one_way:
+                    self._cut(self._lanes[target, source])
+
+    def _cut(self, lane: Lane) -> None:
+        lane.cut = True
+        if lane.epoch:
+            self._world.after(self.weather.watchdog_s, self._watch, lane, lane.epoch)
+
+    def _watch(self, lane: Lane, epoch: int) -> None:
+        if lane.cut:
+            self._close_if(lane, epoch)
 
     def unite(self) -> None:
         """One network again."""
-        self._island = {}
         self._world.note("united")
+        for lane in self._lanes.values():
+            lane.cut = False
 
     def heal(self) -> None:
         """One network, in good weather, no batches."""
         self.unite()
-        self._batches, self.weather = {}, Weather()
-
-    def _is_apart(self, one: bytes, other: bytes) -> bool:
-        return self._island.get(one, -1) != self._island.get(other, -1)
+        self.weather = Weather()
+        for lane in self._lanes.values():
+            lane.batch = 1
 
     # -- frames
 
+    def is_connected(self, source: bytes, target: bytes) -> bool:
+        """Whether a connection is open (though the link may be dead)."""
+        return self._lanes[source, target].epoch > 0
+
     def send(self, source: bytes, target: bytes, channel: str, data: bytes) -> None:
         """Carry one frame, if there is a connection."""
-        if frozenset((source, target)) not in self._open:
+        lane = self._lanes[source, target]
+        if not lane.epoch:
             return
-        frames = self._batches.get((source, target), 1)
-        if frames > 1 and channel == "sync":
-            held = self._held.setdefault((source, target), [])
-            held.append((channel, data))
-            if len(held) < frames:
-                return
-            self._world.note("batch")
-            batch, self._held[source, target] = held, []
-        else:
-            batch = [(channel, data)]
-        for name, frame in batch:
-            self._carry(source, target, name, frame)
+        if lane.batch == 1 or channel != "sync":
+            self._carry(lane, channel, data)
+            return
+        lane.held.append((channel, data))
+        if len(lane.held) >= lane.batch:
+            self._world.note("batch", lane.source.name, lane.target.name)
+            batch, lane.held = lane.held, []
+            for name, frame in batch:
+                self._carry(lane, name, frame)
 
-    def _carry(self, source: bytes, target: bytes, channel: str, data: bytes) -> None:
-        def arrive() -> None:
-            endpoint = self._endpoints[target]
-            if endpoint.is_up():
-                endpoint.receive(ev.Message(source, channel, data, self._world.now))
+    def _carry(self, lane: Lane, channel: str, data: bytes) -> None:
+        for _ in range(self._fate(lane)):
+            self._transit(lane, self._deliver, lane, channel, data)
 
-        for _ in range(self._fate()):
-            self._transit(source, target, arrive)
+    def _deliver(self, lane: Lane, channel: str, data: bytes) -> None:
+        target = lane.target
+        if target.is_up():
+            self._world.note("delivered", lane.source.name, target.name, channel)
+            target.receive(ev.Message(lane.source.key, channel, data, self._world.now))
 
     def ask(self, source: bytes, target: bytes, request: bytes, reply: Reply) -> None:
         """Carry a fetch request there and its answer back; silence if either is lost."""
+        lane = self._lanes[source, target]
+        if self._fate(lane):
+            self._transit(lane, self._asked, lane, request, reply)
 
-        def arrive() -> None:
-            endpoint = self._endpoints[target]
-            if endpoint.is_up():
-                head, body = endpoint.answer(request)
-                if self._fate():
-                    self._transit(target, source, lambda: reply(head, body))
+    def _asked(self, lane: Lane, request: bytes, reply: Reply) -> None:
+        if lane.target.is_up():
+            head, body = lane.target.answer(request)
+            back = self._lanes[lane.target.key, lane.source.key]
+            if self._fate(back):
+                self._transit(back, reply, head, body)
 
-        if self._fate():
-            self._transit(source, target, arrive)
-
-    def is_connected(self, source: bytes, target: bytes) -> bool:
-        """Whether a connection is open (though the link may be dead)."""
-        return frozenset((source, target)) in self._open
-
-    def _transit(self, source: bytes, target: bytes, arrive: Callable[[], None]) -> None:
-        pair = frozenset((source, target))
-        epoch = self._open.get(pair)
-        if epoch is None or self._is_apart(source, target):
-            self._world.note("lost_on_dead_link")
+    def _transit(self, lane: Lane, action: Callable[..., None], *arguments: Any) -> None:
+        world = self._world
+        if lane.cut or not lane.epoch:
+            world.note("lost_on_dead_link", lane.source.name, lane.target.name)
             return
-        when = self._world.now + self._delay()
-        if not self.weather.reorder:
-            when = max(when, self._last.get((source, target), 0.0))
-        elif when < self._last.get((source, target), 0.0):
-            self._world.note("overtook")
-        self._last[source, target] = max(when, self._last.get((source, target), 0.0))
+        low, high = self.weather.delay_s
+        when = world.now + low + (high - low) * world.random.random()
+        if when < lane.last:
+            if self.weather.reorder:
+                world.note("reordered", lane.source.name, lane.target.name)
+            else:
+                when = lane.last
+        lane.last = max(when, lane.last)
+        world.at(when, self._land, lane, lane.epoch, action, arguments)
 
-        def land() -> None:
-            if self._open.get(pair) == epoch and not self._is_apart(source, target):
-                arrive()
+    def _land(
+        self, lane: Lane, epoch: int, action: Callable[..., None], arguments: tuple[Any, ...]
+    ) -> None:
+        if lane.epoch == epoch and not lane.cut:
+            action(*arguments)
 
-        self._world.after(when - self._world.now, land)
-
-    def _fate(self) -> int:
+    def _fate(self, lane: Lane) -> int:
         """How often a frame arrives."""
-        chance = self._world.random.random()
-        if chance < self.weather.loss:
-            self._world.note("lost")
+        chance, weather = self._world.random.random(), self.weather
+        if chance < weather.loss:
+            self._world.note("lost", lane.source.name, lane.target.name)
             return 0
-        if chance > 1.0 - self.weather.double:
-            self._world.note("doubled")
+        if chance > 1.0 - weather.double:
+            self._world.note("doubled", lane.source.name, lane.target.name)
             return 2
         return 1
-
-    def _delay(self) -> float:
-        return self._world.spread(*self.weather.delay_s)

@@ -5,72 +5,81 @@ Speaks the production request format. Everything kept is bounded.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-import numpy as np
-from numpy.typing import NDArray
+from collections.abc import Callable, Iterable
+from functools import lru_cache
 
 from tapestry_p2p.gossip.fetch import (
     ChunkRequest,
+    FetchRequest,
     FetchResponse,
     FrameRequest,
     LeavesRequest,
     decode_request,
     encode_response,
 )
-from tapestry_p2p.gossip.merkle import chunk_hash, merkle_root
-from tapestry_p2p.mix.copy import FRAME_BYTES, PublicCopy
+from tapestry_p2p.mix.copy import FRAME_BYTES
+from tapestry_p2p.sim.vault import Point
 
-CHUNKS_MAX, SNAPSHOTS_MAX = 4096, 4
-Standing = Callable[[bytes, int], PublicCopy | None]
+CHUNKS_MAX, SNAPSHOTS_MAX = 1024, 4
+Standing = Callable[[bytes, int], Point | None]
+MISSING = encode_response(FetchResponse("missing"))
 
 
 class Serving:
     """``standing(author, seq)`` is the copy that stands there, if any."""
 
-    def __init__(self, standing: Standing, chunk_bytes: int) -> None:
+    def __init__(self, standing: Standing) -> None:
         self._standing = standing
-        self._chunk_bytes = chunk_bytes
         self._chunks: dict[bytes, bytes] = {}
-        self._snapshots: dict[bytes, NDArray[np.float32]] = {}
+        self._snapshots: dict[bytes, Point] = {}
 
-    def keep(self, payload: bytes) -> None:
-        """Have a payload's chunks at hand."""
-        size = self._chunk_bytes
-        pieces = [payload[i : i + size] for i in range(0, len(payload), size)]
-        self._chunks.update({chunk_hash(piece): piece for piece in pieces})
+    def keep(self, chunks: Iterable[bytes], names: Iterable[bytes]) -> None:
+        """Have chunks of a payload at hand, by their hashes."""
+        self._chunks.update(zip(names, chunks, strict=True))
         while len(self._chunks) > CHUNKS_MAX:
             del self._chunks[next(iter(self._chunks))]
 
+    def clear(self) -> None:
+        """Have no payload any more."""
+        self._chunks.clear()
+
     def answer(self, request: bytes) -> tuple[bytes, bytes]:
         """Response and body of a peer's fetch."""
-        asked = decode_request(request)
+        asked = _parsed(request)
         found = b""
         if isinstance(asked, ChunkRequest):
             found = self._chunks.get(asked.hash, b"")
         elif isinstance(asked, LeavesRequest | FrameRequest):
             found = self._part_of_copy(asked)
-        if not found:
-            return encode_response(FetchResponse("missing")), b""
-        return encode_response(FetchResponse("ok", len(found), len(found))), found
+        return (_found(len(found)), found) if found else (MISSING, b"")
 
     def _part_of_copy(self, asked: LeavesRequest | FrameRequest) -> bytes:
-        vector = self._snapshot(asked)
-        if vector is None:
+        point = self._snapshot(asked)
+        if point is None:
             return b""
         if isinstance(asked, LeavesRequest):
-            return b"".join(PublicCopy(vector).leaves())
+            return b"".join(point.leaves)
         start = asked.index * FRAME_BYTES
-        return vector.astype("<f4").tobytes()[start : start + FRAME_BYTES]
+        return point.vector.astype("<f4").tobytes()[start : start + FRAME_BYTES]
 
-    def _snapshot(self, asked: LeavesRequest | FrameRequest) -> NDArray[np.float32] | None:
+    def _snapshot(self, asked: LeavesRequest | FrameRequest) -> Point | None:
         """The copy with that root, held from the first time it is asked for."""
         if asked.root in self._snapshots:
             return self._snapshots[asked.root]
-        public = self._standing(asked.author, asked.seq)
-        if public is None or merkle_root(public.leaves()) != asked.root:
+        point = self._standing(asked.author, asked.seq)
+        if point is None or point.root != asked.root:
             return None
-        self._snapshots[asked.root] = public.vector.copy()
+        self._snapshots[asked.root] = point
         while len(self._snapshots) > SNAPSHOTS_MAX:
             del self._snapshots[next(iter(self._snapshots))]
-        return self._snapshots[asked.root]
+        return point
+
+
+@lru_cache(1024)  # all followers of an entry ask in the same words
+def _parsed(request: bytes) -> FetchRequest:
+    return decode_request(request)
+
+
+@lru_cache(1024)
+def _found(length: int) -> bytes:
+    return encode_response(FetchResponse("ok", length, length))
