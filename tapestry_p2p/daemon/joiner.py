@@ -14,7 +14,7 @@ import trio
 from tapestry_p2p.daemon.copies import Copies, copy_root
 from tapestry_p2p.daemon.fetcher import Fetcher, FetchError
 from tapestry_p2p.daemon.voice import ASK_DEADLINE_S
-from tapestry_p2p.gossip.adoption import REFERENCES_LEAST, Reference, encode_adoption
+from tapestry_p2p.gossip.adoption import Reference, encode_adoption, most
 from tapestry_p2p.gossip.identity import peer_id_of
 from tapestry_p2p.gossip.protocol import Protocol
 from tapestry_p2p.mix.adoption import coordinate_median
@@ -105,8 +105,7 @@ class Joiner:
 
     def _most(self) -> int:
         """How many references there will be in the end, if all who trained can be read."""
-        wanted = max(REFERENCES_LEAST, 2 * self.protocol.settings.f + 1)
-        return min(wanted, self.protocol.trained())
+        return min(most(self.protocol.settings), self.protocol.trained())
 
     async def _taken(self, references: tuple[Reference, ...], kept: Named) -> Named:
         """The vectors of references; into ``kept`` those that their authors keep for us."""

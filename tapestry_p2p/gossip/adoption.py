@@ -19,8 +19,7 @@ from tapestry_p2p.gossip.settings import Settings
 
 ADOPT_BYTES_MAX = 4096
 FUNCTION = "median"  # of each coordinate
-REFERENCES_MAX = 31
-REFERENCES_LEAST = 3  # where there are so many: with f = 0 too nobody's copy is taken unseen
+REFERENCES_GOOD = 3  # where there are so many: with f = 0 too nobody's copy is taken unseen
 
 
 @dataclass(frozen=True)
@@ -30,6 +29,11 @@ class Reference:
     author: bytes
     seq: int
     root: bytes
+
+
+def most(settings: Settings) -> int:
+    """How many references are enough; whoever follows may have to fetch that many whole copies."""
+    return max(REFERENCES_GOOD, 2 * settings.f + 1)
 
 
 def encode_adoption(references: Iterable[Reference]) -> bytes:
@@ -44,8 +48,8 @@ def decode_adoption(data: bytes, author: bytes, settings: Settings) -> tuple[Ref
     if row["function"] != FUNCTION:
         raise Malformed("unknown function")
     references = tuple(map(_reference, row["references"]))
-    if len(references) % 2 == 0 or not 2 * settings.f < len(references) <= REFERENCES_MAX:
-        raise Malformed("an odd number of references, 2f+1 or more, must be named")
+    if len(references) % 2 == 0 or not 2 * settings.f < len(references) <= most(settings):
+        raise Malformed("an odd number of references, 2f+1 or more but no crowd, must be named")
     authors = [reference.author for reference in references]
     if authors != sorted(set(authors)) or author in authors:
         raise Malformed("references are to others, each once, in ascending order")
@@ -82,6 +86,6 @@ def choose(
         if block is None or block not in blocks:
             found.append(reference)
             blocks.update([block] if block else [])
-    count = min(len(found), max(REFERENCES_LEAST, 2 * settings.f + 1))
+    count = min(len(found), most(settings))
     count -= (count + 1) % 2
     return tuple(found[:count]) if count > 2 * settings.f else ()

@@ -8,6 +8,7 @@ and fetches nothing.
 
 from __future__ import annotations
 
+from tapestry_p2p.gossip.adoption import most
 from tapestry_p2p.gossip.bucket import Bucket
 from tapestry_p2p.gossip.effects import Arrived, Drop, Send, Unfollow
 from tapestry_p2p.gossip.membership import address_block
@@ -19,7 +20,6 @@ from tapestry_p2p.gossip.verdict import Judgement, accept
 
 COMPANY = 3  # with so many peers connected those of the configuration need not be dialled
 STRAY_S = 5.0  # a connection to no neighbour lasts so long at least: enough for an exchange
-READS = 3  # whom a newcomer follows before it has a stream of its own, at least
 
 
 class Roster:
@@ -153,7 +153,7 @@ class Roster:
 
     def _places(self) -> int:
         settings = self._state.settings
-        return min(settings.k, max(READS, 2 * settings.f + 1)) if self._is_reading else settings.k
+        return min(settings.k, most(settings)) if self._is_reading else settings.k
 
     def _keeps(self, author: bytes) -> bool:
         tie = self._state.neighbours.ties.get(author)

@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 
 from tapestry_p2p.gossip.adoption import (
     ADOPT_BYTES_MAX,
-    REFERENCES_MAX,
     Reference,
     choose,
     decode_adoption,
@@ -59,12 +58,13 @@ def test_what_is_encoded_is_read_again_in_the_order_of_the_keys() -> None:
         (pack([]), 0),
         (b"", 0),
         (b"\xc1", 0),
-        (_payload([[bytes([n]) * 32, 1, root_of(n)] for n in range(REFERENCES_MAX + 2)]), 0),
+        (_payload([[bytes([n]) * 32, 1, root_of(n)] for n in range(5)]), 0),
+        (_payload([[bytes([n]) * 32, 1, root_of(n)] for n in range(5)]), 1),
     ],
     ids=str,
 )
 def test_a_broken_rule_is_malformed(payload: bytes, f: int) -> None:
-    """None, an even count, fewer than 2f+1; another function; doubled, unsorted; itself; seq 0."""
+    """None, an even count, too few, a crowd; another function; doubled, unsorted; itself; seq 0."""
     with pytest.raises(Malformed):
         decode_adoption(payload, JOINER, make_settings(f=f))
 
@@ -76,8 +76,11 @@ def test_nonsense_is_malformed_and_nothing_else(payload: bytes) -> None:
 
 
 def test_the_largest_one_fits() -> None:
-    rows = [Reference(bytes([n]) * 32, 2**62, root_of(n)) for n in range(REFERENCES_MAX)]
-    assert len(encode_adoption(rows)) <= ADOPT_BYTES_MAX
+    """f is at most 5 (3f+1 members of an all-to-all network of 17)."""
+    rows = [Reference(bytes([n]) * 32, 2**62, root_of(n)) for n in range(11)]
+    payload = encode_adoption(rows)
+    assert len(payload) <= ADOPT_BYTES_MAX
+    assert len(decode_adoption(payload, JOINER, make_settings(f=5))) == 11
 
 
 # -- a follower
