@@ -149,7 +149,8 @@ class Crowd:
         params = self._unflatten(x)
         moments = self._moments if every else jax.tree.map(lambda a: a[who], self._moments)
         moments = with_schedule_at(moments, first_step)
-        keys, losses = self._keys[who], jnp.zeros(len(who))
+        keys = self._keys if every else self._keys[who]
+        losses = jnp.zeros(len(who))
         for _ in range(steps):
             drawn = [self._sources[member](int(self._cursors[member])) for member in who]
             batch = jax.tree.map(lambda *rows: np.stack(rows), *drawn)
