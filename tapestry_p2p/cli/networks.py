@@ -46,7 +46,7 @@ def testnet(
     tolerate
         f of the manifest; (members-1)/5 rounded down unless given.
     attack
-        What the hostile ones do.
+        What the hostile ones do, by name; docs/attacks.md lists them.
     data
         udhr (28 languages come with the package), a folder with one .txt per member, digits, or
         a folder from `tapestry data fashion`; pictures are shared out evenly.

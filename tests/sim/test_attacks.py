@@ -146,7 +146,7 @@ def test_min_max_and_min_sum_reach_their_bound_and_no_further() -> None:
 def test_alie_strength_is_that_of_the_paper() -> None:
     assert quantile(0.5) == pytest.approx(0, abs=1e-9)
     assert quantile(0.975) == pytest.approx(1.959964, abs=1e-5)
-    (z,) = alie_z(scene(complete(50, 12)))  # 49 neighbours: s = 25 - 12 = 13, p = 36/49
+    z = alie_z(scene(complete(50, 12)))  # 49 neighbours: s = 25 - 12 = 13, p = 36/49
     np.testing.assert_allclose(z, quantile(36 / 49))
 
 

@@ -31,15 +31,19 @@ BY_COORDINATE = ("trimmed_mean", "median", "balance")  # balance sees where the 
 
 @dataclass(frozen=True)
 class Line:
-    """An attack with a strength. ``usual``: strengths of its papers; the first one is played."""
+    """An attack with a strength: base and direction, and the strength of its paper.
+
+    A paper's strength s stands for t = s + ``offset``.
+    """
 
     at: Callable[[Scene], Base]
-    usual: Callable[[Scene], tuple[Floats, ...]]  # float64[h] each
+    usual: Callable[[Scene], Floats]  # float64[h]; this is what processes play
+    offset: float = 0.0
 
 
-def constant(*values: float) -> Callable[[Scene], tuple[Floats, ...]]:
-    """The same strengths for every receiver."""
-    return lambda scene: tuple(np.full(len(scene.honest), value) for value in values)
+def constant(value: float) -> Callable[[Scene], Floats]:
+    """The same strength for every receiver."""
+    return lambda scene: np.full(len(scene.honest), value)
 
 
 # -- the lines
@@ -50,14 +54,14 @@ def alie(sign: float) -> Callable[[Scene], Base]:
     return lambda scene: (scene.means, sign * scene.deviations)
 
 
-def alie_z(scene: Scene) -> tuple[Floats]:
+def alie_z(scene: Scene) -> Floats:
     """z with Phi(z) = (k - s) / k, s = floor((k+1)/2) - hostile, of k neighbours in all."""
     found = []
     for _, weights, hostile in scene.neighbourhoods:
         k = len(weights)
         supporters = (k + 1) // 2 - hostile
         found.append(quantile((k - supporters) / max(k, 1)))
-    return (np.array(found),)
+    return np.array(found)
 
 
 def quantile(p: float) -> float:
@@ -71,11 +75,11 @@ def quantile(p: float) -> float:
 
 
 def foe(scene: Scene) -> Base:
-    """Fall of Empires (Xie, Koyejo, Gupta 2019): -eps mean; t = eps.
+    """Fall of Empires (Xie, Koyejo, Gupta 2019): -eps mean = mean - t mean; t = eps + 1.
 
-    The search goes through all eps >= -1, from the mean outwards.
+    So a search begins at the mean, eps = -1, and goes outwards.
     """
-    return np.zeros_like(scene.means), -scene.means
+    return scene.means, -scene.means
 
 
 def dissensus(scene: Scene) -> Base:
@@ -142,12 +146,10 @@ def messages(line: Line, scene: Scene) -> Vector:
     aim = scene.aim
     if aim.kind == "fixed":
         usual = aim.value != aim.value
-        t = line.usual(scene)[0] if usual else np.full(len(base), aim.value)
-        return _points(base, direction, t)
+        t = line.usual(scene) if usual else np.full(len(base), aim.value)
+        return _points(base, direction, t + line.offset)
     lengths = np.sqrt((direction**2).sum(axis=1))
     unit = np.divide(scene.spread, lengths, out=np.zeros_like(lengths), where=lengths > 0)
-    if line.at is foe:
-        base = scene.means  # -eps mean for eps >= -1, counted from the mean
     if aim.kind == "relative":
         return _points(base, direction, aim.value * unit)
     return _points(base, direction, search(scene, base, direction, unit))

@@ -86,7 +86,7 @@ ATTACKS: dict[str, AttackRow] = {
     "sign_flip": _point("-mean", points.sign_flip),
     "alie+": _line("mean + z sd", Line(lines.alie(1.0), lines.alie_z), True),
     "alie-": _line("mean - z sd", Line(lines.alie(-1.0), lines.alie_z), True),
-    "foe": _line("-eps mean", Line(lines.foe, constant(1.1, 0.1, 2.0)), True),
+    "foe": _line("-eps mean", Line(lines.foe, constant(1.1), 1.0), True),
     "mimic": _point("one honest member once more, always the same", points.mimic),
     "dissensus": _line("the opposite of the honest pull", Line(lines.dissensus, constant(1.0))),
     "spectral": _line("feeds the slowest disagreement", Line(lines.spectral, constant(1.0))),
