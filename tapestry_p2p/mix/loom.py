@@ -37,6 +37,7 @@ from tapestry_p2p.mix.topology import enough_live
 
 Author = TypeVar("Author", bound=Hashable)
 VIEWS = ("applied_pull", "current")
+OWED_MAX = 64  # who left and may come back; strangers come and go for ever
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +75,7 @@ class Mean(Generic[Author]):
     shares: dict[Author, float]
     bases: dict[Author, Vector]  # empty: own; else by reference, neighbours share them
     copies: dict[Author, int]  # which of the author's copies it was
+    owed: tuple[Author, ...] = ()  # left with their part: they come back with it
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,10 +185,12 @@ class Loom(Generic[Author]):
         mean, report = self._mean(authors, copies, neighbours)
         pull = np.float32(s.gamma) * mean.pull
         correction = pull - self._pull
-        momentum = self._next_momentum(mean, copies) if once else None
-        if momentum is not None and authors:
-            correction += np.float32(s.mu * self._trust(y, momentum)) * momentum
-        kept = mean if once else None
+        momentum = kept = None
+        if once:
+            momentum, owed = self._next_momentum(mean, copies)
+            kept = replace(mean, owed=owed)
+            if authors:
+                correction += np.float32(s.mu * self._trust(y, momentum)) * momentum
         return Mixing(y + correction, correction, pull, momentum, kept, authors, report)
 
     def mixed(self, mixing: Mixing[Author]) -> None:
@@ -249,32 +253,37 @@ class Loom(Generic[Author]):
                 nothing = np.empty(0, np.float32)
                 self._ring[self.rounds] = self.own.vector.copy() if naive else nothing
 
-    def _next_momentum(self, mean: Mean[Author], copies: Mapping[Author, Vector]) -> Vector:
-        """EMA of the neighbourhood mean's step, over the neighbours common to both rounds.
+    def _next_momentum(
+        self, mean: Mean[Author], copies: Mapping[Author, Vector]
+    ) -> tuple[Vector, tuple[Author, ...]]:
+        """EMA of the neighbourhood mean's step over the neighbours common to both rounds; the owed.
 
         Whoever came is taken out of the new mean; whoever left, out of the old one, if their copy
-        is still what it was then (a silent neighbour's is). Where that cannot be done, or the rule
-        has no parts, it is the step of the whole mean: what a flapping neighbour adds when it
-        comes it takes when it goes.
+        is still what it was then (a silent neighbour's is). Where it is not at hand, or a rule has
+        no parts, they take their part with them and bring it when they come back: a flapping
+        neighbour adds nothing in the long run, and stops nothing.
         """
         before = self._before
         if before is None or self._momentum is None:
-            return np.zeros_like(self.x)
+            return np.zeros_like(self.x), ()
         step = mean.own - before.own
         step += mean.pull
         step -= before.pull
-        came = [a for a in mean.copies if a not in before.authors]  # in an order that no hash
-        left = [a for a in before.copies if a not in mean.authors]  # of a set decides
-        if all(a in mean.shares for a in came) and all(
-            a in before.shares and a in copies and self._copy.get(a) == before.copies[a]
-            for a in left
-        ):
-            for author in came:
+        owed = dict.fromkeys(before.owed)
+        for author in mean.copies:  # dicts: in an order that no hash of a set decides
+            if author in owed:
+                del owed[author]
+            elif author not in before.authors and author in mean.shares:
                 step -= _part(mean, author, copies[author])
-            for author in left:
+        for author, copy in before.copies.items():
+            if author in mean.authors:
+                continue
+            if author in before.shares and author in copies and self._copy.get(author) == copy:
                 step += _part(before, author, copies[author])
+            else:
+                owed[author] = None
         rho = np.float32(self.settings.rho)
-        return rho * self._momentum + (np.float32(1) - rho) * step
+        return rho * self._momentum + (np.float32(1) - rho) * step, tuple(owed)[-OWED_MAX:]
 
     def _trust(self, y: Vector, momentum: Vector) -> float:
         """The factor that keeps ||u|| <= ||D|| / (1 - mu)."""
