@@ -59,6 +59,7 @@ class Neighbours:
         self._at: float | None = None
         self._renew_at = 0.0
         self._renewing = False
+        self._guest_at = NEVER  # when the place that changes hands last did
 
     @property
     def _half(self) -> int:
@@ -225,15 +226,16 @@ class Neighbours:
         return replaced
 
     def _newest(self, at: float) -> list[bytes] | None:
-        """The newest link beyond the half that is our choice, if it has been one for a while."""
+        """The newest link beyond the half that is our choice; it gives way now and then only."""
+        if at - self._guest_at < self._settings.guest_s:
+            return None
         chosen = [peer for peer in self.agreed() if self.ties[peer].chosen]
         firm = sorted(chosen, key=lambda peer: self.ties[peer].since)[: self._half]
         others = [peer for peer in self.agreed() if peer not in firm]
         if not others:
             return None
-        newest = max(others, key=lambda peer: self.ties[peer].since)
-        settled = at - self.ties[newest].since >= self._settings.guest_s
-        return [newest] if settled else None
+        self._guest_at = at
+        return [max(others, key=lambda peer: self.ties[peer].since)]
 
     # -- the end of a link
 

@@ -60,7 +60,7 @@ class Settings:
     link_refused_max_s: float = 120.0
     link_absent_s: float = 600.0  # a neighbour away for so long gives way to another
     link_silent_s: float = 3600.0  # and one that publishes nothing, unless most do not
-    guest_s: float = 600.0  # how long a newcomer keeps the place that changes hands
+    guest_s: float = 600.0  # one link may change hands so often; lower serves newcomers sooner
     renew_every_s: float = 7200.0  # a chosen link is exchanged; lower mixes more, costs copies
     strays_max: int = 8  # connections kept to members that are no neighbours
     messages_per_s: float = 64.0  # per peer, burst of 8 seconds' worth
