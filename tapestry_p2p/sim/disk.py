@@ -8,7 +8,7 @@ how a restored backup looks from inside.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from random import Random
 
 from tapestry_p2p.gossip.header import DIFFERENCE, SignedHeader, Verify
@@ -106,11 +106,5 @@ class Disk:
     def knowledge(self, verify: Verify) -> Known:
         """What a restarted protocol starts from."""
         stored = decode_known(self.known, verify) if self.known else Known()
-        return Known(
-            own=tuple(self.entries),
-            seen=stored.seen,
-            copies=tuple(signed for signed, _ in self.copies.values()),
-            profiles=stored.profiles,
-            proofs=stored.proofs,
-            retired=stored.retired,
-        )
+        copies = tuple(signed for signed, _ in self.copies.values())
+        return replace(stored, own=tuple(self.entries), copies=copies)

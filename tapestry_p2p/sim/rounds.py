@@ -134,13 +134,13 @@ class Rounds:
         self._added.append(mixing.correction)
 
     def _neighbourhood(self) -> tuple[Mapping[bytes, Vector], int]:
-        """Whom we mix with, and how many we follow."""
+        """Whom we mix with, and how many share the weights."""
         member = self._member
         protocol = member.protocol
         assert protocol is not None
         copies = sorted(member.copies.items())
         live = {a: held.point.vector for a, held in copies if not protocol.weight_zero(a)}
-        return live, len(protocol.followed())
+        return live, protocol.neighbours
 
     def _mixed(self, mixing: Mixing[bytes], what: str) -> None:
         self.loom.mixed(mixing)
