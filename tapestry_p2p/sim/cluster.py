@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,11 +18,12 @@ from numpy.typing import NDArray
 from tapestry_p2p.gossip.settings import Settings
 from tapestry_p2p.mix.codec import payload_bytes
 from tapestry_p2p.mix.loom import LoomSettings
+from tapestry_p2p.sim.graphs import Graph
 from tapestry_p2p.sim.member import Member, Trade
 from tapestry_p2p.sim.network import Network, Weather
 from tapestry_p2p.sim.quadratics import Quadratics
 from tapestry_p2p.sim.rounds import Pace, Rounds
-from tapestry_p2p.sim.stage import Person, Stage, person, shared_parser
+from tapestry_p2p.sim.stage import Stage, person, shared_parser
 from tapestry_p2p.sim.training import Learner, Training
 from tapestry_p2p.sim.vault import Vault
 from tapestry_p2p.sim.villains import Villain, deed_of
@@ -29,6 +31,7 @@ from tapestry_p2p.sim.world import World
 
 Vector = NDArray[np.float32]
 DIGEST_EVERY_S = 15.0  # as the daemon does
+REACH_S = 4.0  # on a declared graph: who did not answer by then is out of reach
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,8 @@ class Plan:
     late: dict[int, float] = field(default_factory=dict)  # member -> when it first starts
     loom: LoomSettings = field(default_factory=LoomSettings)
     weather: Weather = field(default_factory=Weather)
+    links: int = 0  # of each member, chosen by secrets; 0: everyone follows everyone
+    graph: Graph | None = None  # declared: nobody else is within reach; honest members come first
     ring: int = 16
     real_signatures: bool = False  # Ed25519; otherwise hashes, a hundred times cheaper
 
@@ -65,12 +70,15 @@ class Cluster:
         genesis = vault.start(self.learner.genesis)
         self.network = Network(world, plan.weather)
         self.training = Training(self.learner)
-        settings = self._settings(people, genesis.root)
         stage = Stage(
-            world, self.network, settings, plan.loom, genesis, vault, self.training,
-            shared_parser(), {one.key: one.name for one in people},
+            world, self.network, self._settings(genesis.root), plan.loom, genesis, vault,
+            self.training, shared_parser(), {one.key: one.name for one in people},
         )  # fmt: skip
         self.members = [Member(stage, one, self._trade(n)) for n, one in enumerate(people)]
+        for n, member in enumerate(self.members):
+            near = self._within_reach(n)
+            member.settings = replace(member.settings, **self._topology(near))
+            self.network.join(member, {people[other].key for other in near})
         for (source, target), frames in plan.batched.items():
             self.network.batch(people[source].key, people[target].key, frames)
         for n, member in enumerate(self.members):
@@ -79,16 +87,33 @@ class Cluster:
             else:
                 member.start()
 
-    def _settings(self, people: list[Person], genesis_root: bytes) -> Settings:
+    def _settings(self, genesis_root: bytes) -> Settings:
         codec = self.plan.loom.codec
         return Settings(
             network=sha256(b"simulated network").digest(),
             codecs={codec: payload_bytes(codec, len(self.learner.genesis))},
             genesis_root=genesis_root,
             ring=self.plan.ring,
-            bootstrap=((people[0].key, ("/dns4/m0/tcp/1",)),),
             digest_every_s=DIGEST_EVERY_S,
         )
+
+    def _topology(self, near: list[int]) -> dict[str, Any]:
+        """What one member's protocol is told of whom there is to meet."""
+        plan, members = self.plan, self.plan.honest + self.plan.byzantine
+        if plan.graph is not None:
+            met = {"all_to_all_max": 2, "k": max(2, len(near)), "link_timeout_s": REACH_S}
+        elif plan.links:
+            near, met = [0], {"all_to_all_max": 2, "k": plan.links, "f": plan.loom.f}
+        else:
+            near, met = [0], {"all_to_all_max": members, "streams_max": max(64, members)}
+        addresses = [(self.members[n].key, (f"/dns4/m{n}/tcp/1",)) for n in near]
+        return {"bootstrap": tuple(addresses), "peers_max": max(64, members), **met}
+
+    def _within_reach(self, n: int) -> list[int]:
+        """Whom a member can connect to at all."""
+        if self.plan.graph is None:
+            return list(range(self.plan.honest + self.plan.byzantine))
+        return [int(other) for other in np.flatnonzero(self.plan.graph.weights[n])]
 
     def _trade(self, n: int) -> Callable[[Member], Trade]:
         plan = self.plan

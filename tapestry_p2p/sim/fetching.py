@@ -68,7 +68,7 @@ class Fetching:
             if place == len(header.chunks):
                 self._done(job)
                 return
-            size = self._member.stage.settings.chunk_bytes_max
+            size = self._member.settings.chunk_bytes_max
             length = min(size, header.payload_bytes - place * size)
             self._ask(job, ChunkRequest(header.chunks[place], 0, length))
         elif not job.leaves:

@@ -75,6 +75,7 @@ class Member:
 
     def __init__(self, stage: Stage, person: Person, trade: Callable[[Member], Trade]) -> None:
         self.stage = stage
+        self.settings = stage.settings  # whom there is to meet differs from member to member
         self.person, self.key, self.name = person, person.key, person.name
         self.disk = Disk(stage.genesis)
         self.protocol: Protocol | None = None
@@ -101,7 +102,6 @@ class Member:
             ef.Forked: self._forked,
             ef.ProfileDue: lambda _: self.later(0.0, self.publish_profile),
         }
-        stage.network.join(self)
 
     def note(self, what: str, *details: str | int) -> None:
         """Count what happened here."""
@@ -128,7 +128,7 @@ class Member:
         for payload in disk.payloads.values():
             self.keep(payload)
         self.protocol = Protocol(
-            stage.settings, self.key, self.person.sign,
+            self.settings, self.key, self.person.sign,
             Random(stage.world.random.getrandbits(64)), disk.knowledge(self.person.verify),
             at=stage.world.now, mute=bool(disk.entries) or disk.rolled_back,
             verify=self.person.verify, parse=stage.parse,
@@ -326,7 +326,7 @@ class Member:
 
     def keep(self, payload: bytes) -> tuple[bytes, ...]:
         """Have a payload of ours at hand for others; the names of its chunks."""
-        size = self.stage.settings.chunk_bytes_max
+        size = self.settings.chunk_bytes_max
         chunks = [payload[place : place + size] for place in range(0, len(payload), size)]
         names = tuple(map(chunk_hash, chunks))
         self.serving.keep(chunks, names)
@@ -377,7 +377,7 @@ class Member:
 
     def _must_ask(self) -> bool:
         """Whether nobody has answered yet who must be heard before we speak."""
-        if not self.stage.settings.bootstrap:
+        if not self.settings.bootstrap:
             return False
         waited = self.stage.world.now - self._asked_since
         return self.disk.rolled_back or waited < ASK_DEADLINE_S
@@ -400,7 +400,7 @@ class Member:
         codec = self.stage.loom.codec
         event = ev.Publish(
             DIFFERENCE, self.stage.world.now, codec=codec, chunks=self.keep(payload),
-            payload_bytes=self.stage.settings.codecs[codec], root=root, round=self.rounds,
+            payload_bytes=self.settings.codecs[codec], root=root, round=self.rounds,
         )  # fmt: skip
         self.publish(event, payload)
         return self.is_up()
@@ -408,5 +408,5 @@ class Member:
     def stand(self, point: Point) -> None:
         """Our own copy now stands there."""
         self.own = point
-        if self.rounds % self.stage.settings.ring == 0:
+        if self.rounds % self.settings.ring == 0:
             self.disk.save_own(point)

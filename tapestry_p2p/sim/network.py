@@ -7,7 +7,7 @@ them alone.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -72,11 +72,12 @@ class Network:
         self._lanes: dict[tuple[bytes, bytes], Lane] = {}
         self._epoch = 0
 
-    def join(self, endpoint: Endpoint) -> None:
-        """Attach an endpoint."""
+    def join(self, endpoint: Endpoint, within_reach: Container[bytes]) -> None:
+        """Attach an endpoint; it can reach and be reached by these alone."""
         for key, other in self._endpoints.items():
-            self._lanes[endpoint.key, key] = Lane(endpoint, other)
-            self._lanes[key, endpoint.key] = Lane(other, endpoint)
+            if key in within_reach:
+                self._lanes[endpoint.key, key] = Lane(endpoint, other)
+                self._lanes[key, endpoint.key] = Lane(other, endpoint)
         self._endpoints[endpoint.key] = endpoint
 
     def batch(self, source: bytes, target: bytes, frames: int) -> None:
@@ -110,8 +111,8 @@ class Network:
 
     def close(self, source: bytes, target: bytes) -> None:
         """Cut one connection; both ends hear of it."""
-        there, back = self._lanes[source, target], self._lanes[target, source]
-        if not there.epoch:
+        there, back = self._lanes.get((source, target)), self._lanes.get((target, source))
+        if there is None or back is None or not there.epoch:
             return
         there.epoch = back.epoch = 0
         self._world.note("closed", there.source.name, there.target.name)
@@ -143,11 +144,13 @@ class Network:
         others = list(other)
         for source in one:
             for target in others:
-                self._cut(self._lanes[source, target])
+                self._cut(self._lanes.get((source, target)))
                 if not one_way:
-                    self._cut(self._lanes[target, source])
+                    self._cut(self._lanes.get((target, source)))
 
-    def _cut(self, lane: Lane) -> None:
+    def _cut(self, lane: Lane | None) -> None:
+        if lane is None:
+            return
         lane.cut = True
         if lane.epoch:
             self._world.after(self.weather.watchdog_s, self._watch, lane, lane.epoch)

@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 
 from tapestry_p2p.mix.loom import LoomSettings
+from tapestry_p2p.sim.average import topology_of
 from tapestry_p2p.sim.cluster import Cluster, Plan
 from tapestry_p2p.sim.network import Weather
 from tapestry_p2p.sim.rounds import Pace
@@ -204,3 +205,24 @@ def test_a_plan_can_be_varied() -> None:
         cluster.run(30.0)
         assert cluster.distance() < 0.05
         _quiet(cluster)
+
+
+@pytest.mark.parametrize("topology", ["ring", "regular:4"])
+def test_on_a_declared_graph_everyone_follows_its_neighbours_alone(topology: str) -> None:
+    graph = topology_of(topology, 8, 0)
+    cluster = Cluster(Plan(seed=49, honest=8, d=8, graph=graph))
+    cluster.run(30.0)
+    for row, member in zip(graph.weights, cluster.members, strict=True):
+        near = {cluster.members[n].key for n in range(8) if row[n]}
+        assert member.protocol is not None
+        assert set(member.protocol.followed()) == set(member.copies) == near
+    assert cluster.distance() < 0.1
+
+
+def test_links_chosen_by_secrets_are_mutual_and_reach_everybody() -> None:
+    cluster = Cluster(Plan(seed=50, honest=12, d=8, links=4))
+    cluster.run(40.0)
+    followed = {m.key: set(m.protocol.followed()) for m in cluster.members if m.protocol}
+    assert all(a in followed[b] for a, theirs in followed.items() for b in theirs)
+    assert {len(theirs) for theirs in followed.values()} <= {3, 4}
+    assert cluster.distance() < 0.1
