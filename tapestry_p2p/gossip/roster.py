@@ -144,16 +144,21 @@ class Roster:
 
     def _candidates(self) -> dict[bytes, str | None]:
         """Whom we may ask; a newcomer reads those who have trained."""
-        blocks, streams = self.blocks(), self._state.streams
+        blocks = self.blocks()
         if not self._is_reading:
             return blocks
-        heads = {author: streams[author].newest for author in blocks if author in streams}
-        trained = [author for author, head in heads.items() if head and head.header.round]
-        return {author: blocks[author] for author in trained}
+        return {author: block for author, block in blocks.items() if self._has_trained(author)}
+
+    def _has_trained(self, author: bytes) -> bool:
+        head = self._state.newest(author)
+        return head is not None and head.header.round > 0
 
     def _places(self) -> int:
-        settings = self._state.settings
-        return min(settings.k, most(settings)) if self._is_reading else settings.k
+        settings, ties = self._state.settings, self._state.neighbours.ties
+        if not self._is_reading:
+            return settings.k
+        useless = sum(not self._has_trained(peer) for peer in ties)
+        return min(settings.k, most(settings) + useless)
 
     def _keeps(self, author: bytes) -> bool:
         tie = self._state.neighbours.ties.get(author)

@@ -127,6 +127,39 @@ def test_the_frame_is_small() -> None:
     assert len(encode_sync(Following(True, ASK_GUEST))) < 24
 
 
+def test_a_newcomer_reads_before_it_has_a_stream_and_asks_for_links_afterwards() -> None:
+    """It needs copies to start from, and nobody links with one that has nothing to follow."""
+    bench = Bench(all_to_all_max=2, k=4, f=1)
+    teller, authors = key(999).public_key, [Author(n) for n in range(1, 9)]
+    bench.connect(teller)
+    for author in authors:
+        author.genesis()
+        author.difference(salt=author.key[0], round=authors.index(author) % 2)
+        author.profile(f"m{author.key[0]}")
+    rows = [(author.last, author.payload) for author in authors]
+    bench.say(teller, Members(tuple(rows)))
+    trained = {author.key for author in authors if author.last.header.round}
+    dialled = {dial.peer for dial in only(bench.ticks(6.0), Dial)}
+    assert len(dialled & trained) >= 3
+    effects = []
+    for author in authors:
+        if author.key in dialled:
+            effects += bench.obey(bench.connect(author.key, *author.log))
+    effects += bench.obey(bench.ticks(40.0))
+    assert not [frame for frame in sent(effects) if isinstance(frame, Following)]
+    assert len(bench.protocol.references()) == 3
+    read = set(bench.protocol.followed())
+    assert len(read & trained) >= 3
+    bench.step(Publish("genesis", bench.now, root=bench.settings.genesis_root))
+    effects = bench.tick(1.0)
+    asked = {peer for peer in read if _told(effects, peer)}
+    assert asked == read
+    (refuser, *_) = sorted(read)
+    effects = bench.say(refuser, Following(False, TELL))
+    assert [e.author for e in only(effects, Unfollow)] == [refuser]
+    assert set(bench.protocol.followed()) == read - {refuser}
+
+
 def test_connections_to_no_neighbour_are_few() -> None:
     bench, authors = _sparse(30, strays_max=3)
     for author in authors:
