@@ -80,7 +80,7 @@ class Field:
         before, began = sum(s["round"] for s in self.statuses()), time.monotonic()
         time.sleep(seconds)
         after = sum(s["round"] for s in self.statuses())
-        return (after - before) / (time.monotonic() - began)
+        return float(after - before) / (time.monotonic() - began)
 
 
 def attack(field: Field, name: str, seconds: float) -> dict[str, Any]:

@@ -31,6 +31,7 @@ def testnet(
     batched: str = "",
     timeout_s: float = 3600.0,
     links: int = 0,
+    hostile: str = "",
     as_json: Annotated[bool, Parameter(name="--json")] = False,
 ) -> int:
     """Run a network of real processes on this machine and report what its members gained.
@@ -79,6 +80,9 @@ def testnet(
         Give up after so long.
     links
         Each member follows only so many others, chosen by chance; 0: everyone follows everyone.
+    hostile
+        Programs that attack all members from outside, separated by commas; docs/security.md
+        lists them.
     as_json
         Print the report on stdout.
     """
@@ -105,6 +109,7 @@ def testnet(
         batched=batched,
         timeout_s=timeout_s,
         links=links,
+        hostile=hostile,
     )
     report = run_testnet(plan, quiet=as_json)
     if as_json:

@@ -59,7 +59,7 @@ class Member:
         with open(self.home.paths.config / "node.log", "ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "tapestry_p2p", "run"],
-                env={**self.home.environment, "PYTHONPATH": _python_path()},
+                env={**self.home.environment, "PYTHONPATH": python_path()},
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,
@@ -114,7 +114,7 @@ class Member:
                 self.process.stdin.close()
 
 
-def _python_path() -> str:
+def python_path() -> str:
     """The package as this process found it comes first for its children too."""
     package = str(Path(__file__).resolve().parents[3])
     rest = os.environ.get("PYTHONPATH", "")

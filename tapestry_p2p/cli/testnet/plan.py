@@ -28,7 +28,11 @@ PRESETS: dict[str, dict[str, Any]] = {
     "tiny": {"layers": 2, "width": 48, "heads": 4, "context": 64, "batch_size": 8},  # 67,824
     "small": {"layers": 2, "width": 52, "heads": 2, "context": 64, "batch_size": 16},  # 78,468
     "demo": {
-        **{"layers": 2, "width": 52, "heads": 2, "context": 64, "batch_size": 10},
+        "layers": 2,
+        "width": 52,
+        "heads": 2,
+        "context": 64,
+        "batch_size": 10,
         "learning_rate": 0.005,  # a quicker ``small`` for few steps
     },
     "base": {"layers": 4, "width": 72, "heads": 4, "context": 128, "batch_size": 16},  # 280,000
@@ -74,6 +78,7 @@ class Plan:
     batched: tuple[tuple[int, int, int], ...] = ()  # (receiver, sender, frames at a time)
     timeout_s: float = 3600.0
     links: int = 0  # of each member; 0: everyone follows everyone
+    hostile: tuple[str, ...] = ()  # programs that attack all members from outside
     texts: dict[str, bytes] = field(default_factory=dict)
 
     @property
@@ -122,6 +127,7 @@ def make_plan(
     batched: str = "",
     timeout_s: float = 3600.0,
     links: int = 0,
+    hostile: str = "",
 ) -> Plan:
     """Check the options of ``tapestry testnet``. TapestryError: 2, or 78 for data and model."""
     f = _tolerance(members, links) if tolerate is None else tolerate
@@ -170,8 +176,18 @@ def make_plan(
         batched=_batched(batched, members),
         timeout_s=timeout_s,
         links=links,
+        hostile=_hostile(hostile),
         texts=texts,
     )
+
+
+def _hostile(text: str) -> tuple[str, ...]:
+    from tapestry_p2p.sim.hostile.table import PROGRAMS
+
+    names = tuple(name for name in text.split(",") if name)
+    for name in names:
+        _need(name in PROGRAMS, f"--hostile must be of {', '.join(PROGRAMS)}; not {name}")
+    return names
 
 
 def _tolerance(members: int, links: int) -> int:

@@ -12,6 +12,7 @@ from typing import Any
 from tapestry_p2p.cli.testnet import arms, report
 from tapestry_p2p.cli.testnet.cluster import Cluster
 from tapestry_p2p.cli.testnet.homes import Prepared, prepare
+from tapestry_p2p.cli.testnet.hostile import Hostile
 from tapestry_p2p.cli.testnet.plan import Plan
 from tapestry_p2p.cli.testnet.table import LiveTable
 from tapestry_p2p.errors import FAILURE, TapestryError
@@ -102,7 +103,8 @@ def _one(
             cluster.wait_until_ready()
             clock.lap("start")
             table.phase("training together")
-            cluster.wait_until_finished(plan.timeout_s)
+            with Hostile(plan.hostile, cluster) as hostile:
+                cluster.wait_until_finished(plan.timeout_s)
             clock.lap("gossip")
             equal = cluster.wait_until_equal()
             for member in cluster.members:
@@ -127,7 +129,8 @@ def _one(
                     member.look()
             clock.lap("judge")
         clock.lap("stop")
-    return _report(plan, rule, prepared, cluster, scores, equal, central)
+    found = _report(plan, rule, prepared, cluster, scores, equal, central)
+    return {**found, "hostile": hostile.rows} if plan.hostile else found
 
 
 def _report(
