@@ -283,6 +283,18 @@ def test_what_is_not_finite_is_not_encoded(codec: str, bad: float, place: int) -
         encode(codec, vector)
 
 
+@pytest.mark.parametrize(
+    ("codec", "most"), [("int8", 127), ("int4", 7), ("2bit", 1.5104), ("1bit", 1), ("topk", 1)]
+)
+def test_beyond_the_largest_scale_values_saturate(codec: str, most: float) -> None:
+    vector = np.array([3e38, -3e38, 3e38], np.float32)
+    largest = np.float32(most) * np.float32(2.0**100)
+    sent = [1] if codec == "topk" else [1, -1, 1]
+    assert decode(codec, encode(codec, vector), 3)[: len(sent)].tolist() == [
+        float(largest) * sign for sign in sent
+    ]
+
+
 # ---- the public copy -------------------------------------------------------------------------
 
 
