@@ -53,10 +53,12 @@ def _status_lines(found: dict[str, Any]) -> list[str]:
     trainer = found["trainer"]
     name = found["name"] or "(no name)"
     mixing = "mixes" if found["mixing"] else "too few members to mix"
+    adopted = len(found["adopted"])
+    began = f", begun from the middle of {adopted} members' copies" if adopted else ""
     lines = [
         f"{name} …{found['id'][-SHORT_ID:]} in {found['network']} …{found['network_id'][:8]}",
         f"state      {found['state']}{': ' + found['fault'] if found['fault'] else ''}",
-        f"round      {found['round']}, entry {found['seq']}",
+        f"round      {found['round']}, entry {found['seq']}{began}",
         f"peers      {found['peers']} connected, {found['following']} followed,"
         f" {found['live']} live with us: {mixing}",
         f"rule       {found['rule']} against {found['tolerate']} hostile: {found['certificate']}"
