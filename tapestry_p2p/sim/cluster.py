@@ -125,6 +125,7 @@ class Cluster:
 
     def _join_late(self, member: Member) -> None:
         self.world.note("joined_late", member.name)
+        member.joins_late = True
         member.start()
 
     # -- running

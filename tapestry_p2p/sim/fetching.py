@@ -5,11 +5,13 @@ Speaks the production request format and checks every byte by hash, as the real 
 
 from __future__ import annotations
 
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING
 
 from tapestry_p2p.gossip import effects as ef
+from tapestry_p2p.gossip.adoption import Reference
 from tapestry_p2p.gossip.fetch import (
     ChunkRequest,
     FetchRequest,
@@ -18,6 +20,7 @@ from tapestry_p2p.gossip.fetch import (
     decode_response,
     encode_request,
 )
+from tapestry_p2p.gossip.header import Header
 from tapestry_p2p.gossip.merkle import HASH_BYTES, chunk_hash, leaf_hash, merkle_root
 from tapestry_p2p.mix.copy import FRAME_BYTES
 
@@ -29,10 +32,17 @@ ANSWER_S = 2.0  # who has not answered by then is given up at the next tick
 
 @dataclass(eq=False)
 class Job:
-    """One running fetch: the pieces still to ask for, and from whom."""
+    """One running fetch: the pieces still to ask for, from whom, and who waits for them.
 
-    order: ef.Fetch | ef.FetchKeyframe
+    ``chunks`` names those of an entry's payload; None: the whole copy is wanted.
+    """
+
+    key: Hashable
+    of: Header | Reference
+    chunks: tuple[bytes, ...] | None
     sources: list[bytes]
+    done: Callable[[list[bytes]], None]
+    failed: Callable[[str], None]
     pieces: list[bytes] = field(default_factory=list)
     leaves: list[bytes] = field(default_factory=list)
     asked: FetchRequest | None = None  # what is under way; None: nothing
@@ -46,7 +56,7 @@ class Job:
             return chunk_hash(body) == asked.hash
         if isinstance(asked, FrameRequest):
             return leaf_hash(body) == self.leaves[asked.index]
-        return merkle_root(_leaves(body)) == self.order.signed_header.header.root
+        return merkle_root(_leaves(body)) == self.of.root
 
 
 class Fetching:
@@ -54,30 +64,46 @@ class Fetching:
 
     def __init__(self, member: Member) -> None:
         self._member = member
-        self.jobs: dict[bytes, Job] = {}
+        self.jobs: dict[Hashable, Job] = {}
 
     def start(self, order: ef.Fetch | ef.FetchKeyframe) -> None:
         """Begin a job; it replaces the author's running one."""
-        self.jobs[order.author] = job = Job(order, list(order.sources))
+        member, header = self._member, order.signed_header.header
+        chunks = header.chunks if isinstance(order, ef.Fetch) else None
+        done, failed = partial(member.fetched, order), partial(member.fetch_failed, order)
+        self._begin(Job(order.author, header, chunks, list(order.sources), done, failed))
+
+    def whole(
+        self,
+        reference: Reference,
+        sources: Iterable[bytes],
+        done: Callable[[list[bytes]], None],
+        failed: Callable[[str], None],
+    ) -> None:
+        """Bring a copy that somebody's start names; its author's running job goes on."""
+        self._begin(Job(reference, reference, None, list(sources), done, failed))
+
+    def _begin(self, job: Job) -> None:
+        self.jobs[job.key] = job
         self._next(job)
 
     def _next(self, job: Job) -> None:
         """Ask for the next missing piece, or finish."""
-        header, place = job.order.signed_header.header, len(job.pieces)
-        if isinstance(job.order, ef.Fetch):
-            if place == len(header.chunks):
+        of, place = job.of, len(job.pieces)
+        if isinstance(of, Header) and job.chunks is not None:
+            if place == len(job.chunks):
                 self._done(job)
                 return
             size = self._member.settings.chunk_bytes_max
-            length = min(size, header.payload_bytes - place * size)
-            self._ask(job, ChunkRequest(header.chunks[place], 0, length))
+            length = min(size, of.payload_bytes - place * size)
+            self._ask(job, ChunkRequest(job.chunks[place], 0, length))
         elif not job.leaves:
-            self._ask(job, LeavesRequest(header.author, header.seq, header.root))
+            self._ask(job, LeavesRequest(of.author, of.seq, of.root))
         elif place == len(job.leaves):
             self._done(job)
         else:
             length = min(FRAME_BYTES, 4 * self._member.stage.d - place * FRAME_BYTES)
-            request = FrameRequest(header.author, header.seq, header.root, place, 0, length)
+            request = FrameRequest(of.author, of.seq, of.root, place, 0, length)
             self._ask(job, request)
 
     def _ask(self, job: Job, request: FetchRequest) -> None:
@@ -102,7 +128,7 @@ class Fetching:
             self._give_up(job, "timeout")
 
     def _answered(self, job: Job, request: FetchRequest, head: bytes, body: bytes) -> None:
-        if job.asked is not request or self.jobs.get(job.order.author) is not job:
+        if job.asked is not request or self.jobs.get(job.key) is not job:
             return  # too late
         if not _is_ok(head) or not job.is_wanted(body):
             self._give_up(job, "missing")
@@ -126,12 +152,12 @@ class Fetching:
             job.leaves, job.pieces = [], []
 
     def _failed(self, job: Job) -> None:
-        del self.jobs[job.order.author]
-        self._member.fetch_failed(job.order, job.reason)
+        del self.jobs[job.key]
+        job.failed(job.reason)
 
     def _done(self, job: Job) -> None:
-        del self.jobs[job.order.author]
-        self._member.fetched(job.order, job.pieces)
+        del self.jobs[job.key]
+        job.done(job.pieces)
 
 
 def _leaves(body: bytes) -> list[bytes]:

@@ -15,13 +15,22 @@ from typing import Protocol as Interface
 
 from tapestry_p2p.gossip import effects as ef
 from tapestry_p2p.gossip import events as ev
-from tapestry_p2p.gossip.header import DIFFERENCE, GENESIS, LEAVE, PROFILE, RESUME, decode_signed
+from tapestry_p2p.gossip.header import (
+    ADOPT,
+    DIFFERENCE,
+    GENESIS,
+    LEAVE,
+    PROFILE,
+    RESUME,
+    decode_signed,
+)
 from tapestry_p2p.gossip.merkle import chunk_hash
 from tapestry_p2p.gossip.profile import Profile, encode_profile
 from tapestry_p2p.gossip.protocol import Protocol
 from tapestry_p2p.mix.codec import CodecError
 from tapestry_p2p.sim.disk import Disk
 from tapestry_p2p.sim.fetching import Fetching
+from tapestry_p2p.sim.joining import LOOK_S, Joining
 from tapestry_p2p.sim.serving import Serving
 from tapestry_p2p.sim.stage import Person, Stage
 from tapestry_p2p.sim.vault import Point
@@ -56,6 +65,10 @@ class Trade(Interface):
         """The author is no neighbour any more."""
         ...
 
+    def adopt(self) -> None:
+        """Our copy starts elsewhere than at the first vector."""
+        ...
+
     def outgoing(self, send: ef.Send) -> bytes:
         """The frame that is really sent; an honest trade changes nothing."""
         ...
@@ -86,6 +99,7 @@ class Member:
         self.life = 0
         self.dropped: Counter[tuple[bytes, str]] = Counter()  # (peer, reason)
         self.hushed = False  # trains and publishes no more
+        self.joins_late = False  # others may have trained: it may begin where they are
         self._make_trade = trade
         self._performers: dict[type, Callable[[Any], None]] = {
             ef.Send: self._send,
@@ -125,6 +139,7 @@ class Member:
         self.copies = {a: Held(point, s.header.seq) for a, (s, point) in disk.copies.items()}
         self.serving = Serving(self._standing)
         self.fetching = Fetching(self)
+        self.joining = Joining(self)
         for payload in disk.payloads.values():
             self.keep(payload)
         self.protocol = Protocol(
@@ -275,7 +290,9 @@ class Member:
         if held is not None and held.seq == header.seq:
             self.receive(ev.Applied(order.author, header.seq, held.point.root, now))
         elif header.kind == GENESIS:
-            self._stand(order, self.stage.genesis)
+            self.stand_at(order, self.stage.genesis)
+        elif header.kind == ADOPT:
+            self.fetching.start(order)
         elif held is None or held.seq != header.seq - 1:
             self.receive(ev.ApplyFailed(order.author, header.seq, "root", now))
         else:
@@ -285,6 +302,10 @@ class Member:
         """All chunks or frames are here and their hashes are right."""
         header, held = order.signed_header.header, self.copies.get(order.author)
         vault, data = self.stage.vault, b"".join(pieces)
+        if header.kind == ADOPT and isinstance(order, ef.Fetch):
+            self.serving.keep(pieces, header.chunks)
+            self.joining.follow(order, data)
+            return
         try:
             if isinstance(order, ef.FetchKeyframe):
                 point = vault.whole(data, self.stage.d)
@@ -297,9 +318,10 @@ class Member:
         except CodecError:
             self.fetch_failed(order, "content")
             return
-        self._stand(order, point)
+        self.stand_at(order, point)
 
-    def _stand(self, order: Order, point: Point) -> None:
+    def stand_at(self, order: Order, point: Point) -> None:
+        """The author's copy stands at the entry that was ordered, if its root says so."""
         header, author = order.signed_header.header, order.author
         if header.root and point.root != header.root:
             self.copies.pop(author, None)
@@ -371,9 +393,25 @@ class Member:
             self.note("resumed")
             self.publish(ev.Publish(RESUME, self.stage.world.now, root=self.own.root))
         if self.may_publish(GENESIS) and protocol.own_highest is None:
+            if self.joining.is_looking():
+                self.later(LOOK_S, self._speak)
+                return
             disk.rolled_back = False
-            self.publish(ev.Publish(GENESIS, self.stage.world.now, root=self.own.root))
-            self.publish_profile()
+            self._begin_stream()
+
+    def _begin_stream(self) -> None:
+        start, now = self.joining.start, self.stage.world.now
+        if start is None:
+            self.publish(ev.Publish(GENESIS, now, root=self.own.root))
+        else:
+            self.own, self.x = start, start.vector
+            self.trade.adopt()
+            self.keep(self.joining.payload)
+            event = ev.Publish(ADOPT, now, root=start.root, payload=self.joining.payload)
+            self.publish(event)
+            self.disk.save_own(start)
+            self.note("adopted")
+        self.publish_profile()
 
     def _must_ask(self) -> bool:
         """Whether nobody has answered yet who must be heard before we speak."""
@@ -391,8 +429,8 @@ class Member:
         """Say who we are, if we may."""
         if self.may_publish(PROFILE):
             data = encode_profile(Profile(self.name, (), (f"/dns4/{self.name}/tcp/1",)))
-            now = self.stage.world.now
-            self.publish(ev.Publish(PROFILE, now, payload=data, root=self.own.root))
+            now, root = self.stage.world.now, self.own.root
+            self.publish(ev.Publish(PROFILE, now, payload=data, root=root, round=self.rounds))
 
     def publish_difference(self, payload: bytes, root: bytes) -> bool:
         """Publish a coded difference that leads our copy to ``root``; False if we died of it."""

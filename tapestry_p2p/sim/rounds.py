@@ -46,6 +46,7 @@ class Rounds:
         self._stretch = 1.0  # of this round's time
         self._added: list[Vector] = []  # corrections that training has still to take up
         self._news_due = False
+        self._adopted = False  # what is being trained began elsewhere
 
     def begin(self) -> None:
         """Training starts at some moment of a round."""
@@ -71,6 +72,14 @@ class Rounds:
         """The author is no neighbour any more."""
         self.loom.forget(author)
 
+    def adopt(self) -> None:
+        """The member's start is another than the first vector."""
+        member = self._member
+        self.loom = Loom(member.stage.loom, member.x, PublicCopy(member.own.vector))
+        for author, held in member.copies.items():
+            self.loom.decoded(author, held.seq)
+        self._adopted, self._added = True, []
+
     def outgoing(self, send: ef.Send) -> bytes:
         """What the protocol says is what is sent."""
         return send.data
@@ -94,6 +103,10 @@ class Rounds:
         """Take up what was trained and what was mixed meanwhile; publish after the last part."""
         member = self._member
         x = self._training.take(self._row)
+        if self._adopted:  # train this round from the new start
+            self._adopted, self._part = False, 0
+            self._train()
+            return
         for correction in self._added:
             x = x + correction
         self._added = []

@@ -62,6 +62,17 @@ class Serving:
         start = asked.index * FRAME_BYTES
         return point.vector.astype("<f4").tobytes()[start : start + FRAME_BYTES]
 
+    def named(self, author: bytes, seq: int, root: bytes) -> Point | None:
+        """A copy that somebody's start names, if we have it."""
+        point = self._standing(author, seq)
+        return point if point is not None and point.root == root else self._snapshots.get(root)
+
+    def hold(self, point: Point) -> None:
+        """Have this copy at hand for those who ask."""
+        self._snapshots[point.root] = point
+        while len(self._snapshots) > SNAPSHOTS_MAX:
+            del self._snapshots[next(iter(self._snapshots))]
+
     def _snapshot(self, asked: LeavesRequest | FrameRequest) -> Point | None:
         """The copy with that root, held from the first time it is asked for."""
         if asked.root in self._snapshots:
@@ -69,9 +80,7 @@ class Serving:
         point = self._standing(asked.author, asked.seq)
         if point is None or point.root != asked.root:
             return None
-        self._snapshots[asked.root] = point
-        while len(self._snapshots) > SNAPSHOTS_MAX:
-            del self._snapshots[next(iter(self._snapshots))]
+        self.hold(point)
         return point
 
 

@@ -7,9 +7,11 @@ differs in a single bit has another root, so it is another Point, and who holds 
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Sequence
 from functools import cached_property
 
 from tapestry_p2p.gossip.merkle import merkle_root
+from tapestry_p2p.mix.adoption import coordinate_median
 from tapestry_p2p.mix.codec import Vector
 from tapestry_p2p.mix.copy import PublicCopy, vector_of
 
@@ -60,9 +62,15 @@ class Vault:
         key = (data,)
         return self._recall(key) or self._keep(key, Point(PublicCopy(vector_of(data, d, NORM_MAX))))
 
+    def middle(self, points: Sequence[Point]) -> Point:
+        """Where somebody starts who adopts the median of these copies, an odd number."""
+        key = (b"middle", *sorted(point.root for point in points))
+        made = PublicCopy(coordinate_median([point.vector for point in points]))
+        return self._recall(key) or self._keep(key, Point(made))
+
     def _added(self, base: Point, codec: str, payload: bytes) -> Point:
         public = PublicCopy(base.vector)
-        public.add(public.decoded(codec, payload, NORM_MAX))
+        public.advance(codec, payload, NORM_MAX)
         return Point(public)
 
     def _recall(self, key: tuple[bytes, ...]) -> Point | None:

@@ -48,6 +48,9 @@ class Villain:
     def forget(self, author: bytes) -> None:
         """Of no interest."""
 
+    def adopt(self) -> None:
+        """A start from others' copies is as good as any to attack from."""
+
     def outgoing(self, send: ef.Send) -> bytes:
         """Every second peer is shown the second face of a new entry, if it has one."""
         if send.channel == SYNC:
