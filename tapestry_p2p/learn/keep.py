@@ -1,7 +1,8 @@
 """What of a training survives a restart, as one tree for the state store.
 
-Rule: the node keeps the vector; we keep what must not leave: moments, cursor, and what the judge
-has collected. Knows the form of the tree, nothing of bytes.
+Rule: the node keeps the vector; we keep what must not leave: moments, cursor, what the judge has
+collected, and the average that is shown where training has no end. Knows the form of the tree,
+nothing of bytes.
 """
 
 from __future__ import annotations
@@ -15,22 +16,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tapestry_p2p.learn.judge import Checkpoint, Judge
-from tapestry_p2p.learn.learner import Place, Program, with_schedule_at
+from tapestry_p2p.learn.learner import Average, Place, Program, with_schedule_at
 from tapestry_p2p.learn.state import StateStore
 
 
 class Keeper:
     """Loads the last state of this task at once; afterwards saves and resumes.
 
-    What the judge collects in a testnet is kept too.
+    What the judge collects in a testnet is kept too. ``average`` is None where training has an end.
     """
 
     def __init__(self, directory: Path, program: Program, judge: Judge) -> None:
         self._program, self._judge = program, judge
         self.place = program.fresh(program.genesis)
+        self.average = None if program.schedule_steps else Average(program.genesis)
         self.restored = False
         moments = jax.tree.structure(self.place.moments)
-        identity = f"{program.layout.schema} {moments} {judge.collecting}"
+        identity = f"{program.layout.schema} {moments} {judge.collecting} {bool(self.average)}"
         self._store = StateStore(directory, hashlib.sha256(identity.encode()).hexdigest())
         loaded = self._store.load(self._tree(self.place))
         if loaded is not None:
@@ -44,6 +46,8 @@ class Keeper:
         """Save a place that is known to be finite, and the batches drawn until now. OSError."""
         self.place = Place(good.params, good.moments, good.step, cursor)
         counters: dict[str, Any] = {"step": good.step, "cursor": cursor}
+        if self.average:
+            counters["averaged"] = self.average.seen
         if self._judge.collecting:
             branch, judged_at = self._judge.branch, self._judge.judged_at
             bests = [[best.score, best.step] for best in (self._judge.best, self._judge.best_own)]
@@ -60,6 +64,8 @@ class Keeper:
 
     def _tree(self, place: Place) -> Any:
         tree = {"params": place.params, "moments": place.moments}
+        if self.average:
+            tree["average"] = self.average.vector
         if self._judge.collecting:
             branch = self._judge.branch or place
             tree["bests"] = [self._judge.best.vector, self._judge.best_own.vector]
@@ -70,6 +76,8 @@ class Keeper:
         copy, self.restored = self._program.copy, True
         step, cursor = counters["step"], counters["cursor"]
         self.place = copy(Place(tree["params"], tree["moments"], step, cursor))
+        if self.average:
+            self.average = Average(tree["average"], counters["averaged"])
         if not self._judge.collecting:
             return
         judged_at, bests, branched = counters["judged"]

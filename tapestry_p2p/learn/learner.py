@@ -19,6 +19,8 @@ from numpy.typing import NDArray
 from tapestry_p2p.learn.task import BatchSource, Task, optimizer_of, tokens_of
 from tapestry_p2p.learn.vector import Layout, Params
 
+FAR = 3.0  # times the distance of the newest vector from the average
+
 InnerStep = Callable[[Params, Any, Any, jax.Array, jax.Array], tuple[Params, Any, jax.Array]]
 
 
@@ -110,24 +112,39 @@ def inner_step(task: Task, optimizer: optax.GradientTransformation) -> InnerStep
 
 
 class Average:
-    """A running average of vectors, that the local user is shown where training has no end.
+    """An average of the vectors of past rounds, which the user is shown where training has no end.
 
-    With a constant learning rate the newest parameters jitter around a better point; their average
-    is near it (Polyak and Juditsky 1992), as a decay to zero would be. The memory grows to
-    `MEMORY` vectors, so what was learned first is forgotten.
+    Polynomial-decay averaging (Shamir and Zhang 2013): v <- v + (x - v) (ETA + 1) / (t + ETA) after
+    the t-th vector x, so the last t / (ETA + 1) rounds count, whatever t: no horizon to know. After
+    `MEMORY` (ETA + 1) rounds the window grows no more. The newest parameters jitter around their
+    average (Polyak and Juditsky 1992).
     """
 
-    MEMORY = 20
+    ETA = 16
+    MEMORY = 256
 
-    def __init__(self, vector: NDArray[np.float32]) -> None:
+    def __init__(self, vector: NDArray[np.float32], seen: int = 0) -> None:
         self.vector = vector  # float32[d]
-        self._seen = 0
+        self.seen = seen
 
     def follow(self, vector: NDArray[np.float32]) -> None:
         """Take in the newest float32[d]."""
-        self._seen += 1
-        keep = np.float32(min(1 - 1 / self.MEMORY, self._seen / (self._seen + 9)))
-        self.vector = keep * self.vector + (1 - keep) * vector
+        self.seen += 1
+        share = max((self.ETA + 1) / (self.seen + self.ETA), 1 / self.MEMORY)
+        self.vector = self.vector + np.float32(share) * (vector - self.vector)
+
+    def restart(self, start: NDArray[np.float32], last: NDArray[np.float32]) -> None:
+        """Training goes on from ``start``; ``last`` was the newest followed. Both float32[d].
+
+        A start much farther off than the newest was (a copy adopted, another's state) begins anew.
+        """
+        if norm(start - self.vector) > FAR * norm(last - self.vector):
+            self.vector, self.seen = start, 0
+
+
+def norm(vector: NDArray[np.float32]) -> float:
+    """Euclidean norm, summed in float64."""
+    return float(np.linalg.norm(vector.astype(np.float64)))
 
 
 def with_schedule_at(moments: Any, step: int) -> Any:

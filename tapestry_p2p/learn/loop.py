@@ -23,7 +23,7 @@ from tapestry_p2p import link
 from tapestry_p2p.learn import course as course_
 from tapestry_p2p.learn.judge import Judge
 from tapestry_p2p.learn.keep import Keeper
-from tapestry_p2p.learn.learner import Average, Program
+from tapestry_p2p.learn.learner import Program
 from tapestry_p2p.learn.questions import Questions
 from tapestry_p2p.learn.talk import TextSocket
 from tapestry_p2p.learn.task import TaskError
@@ -60,7 +60,6 @@ class Loop:
         self._place = keeper.place
         self._good = program.copy(self._place)
         self._last_own = program.layout.flatten(self._place.params)
-        self._average = None if program.schedule_steps else Average(self._last_own)
         self._nonfinite = 0
         self._weighed = False
         self._tally = Tally()
@@ -124,8 +123,8 @@ class Loop:
             return
         self._nonfinite = 0
         self._good, self._last_own = self._program.copy(self._place), vector
-        if self._average:
-            self._average.follow(vector)
+        if self._keeper.average:
+            self._keeper.average.follow(vector)
         round_, applied = self._course.round, self._course.applied
         seq = self._course.handed_over()
         digest = self._vectors.write(link.OUT, seq, vector)
@@ -183,9 +182,10 @@ class Loop:
         vector = self._vectors.read(link.IN, record["seq"], record["digest"])
         if not near(vector, self._last_own):
             raise TaskError("start_too_far", "the start is too far from the last own vector")
+        if self._keeper.average:
+            self._keeper.average.restart(vector, self._last_own)
         self._place = self._keeper.resume(vector, record["step"])
         self._good, self._last_own = self._program.copy(self._place), vector
-        self._average = self._average and Average(vector)
         self._course.start(record["seq"], record["round"])
         self._tally.forget()
 
@@ -247,9 +247,8 @@ class Loop:
 
     def _shown(self) -> Params:
         """The parameters that the local user gets: the newest, or their average without an end."""
-        if self._average is None:
-            return self._place.params
-        return self._program.params(self._average.vector)
+        average = self._keeper.average
+        return self._program.params(average.vector) if average else self._place.params
 
     def _glance(self) -> None:
         """Between two steps of an arm: end if the node is gone, keep its orders for later."""

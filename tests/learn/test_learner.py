@@ -116,6 +116,63 @@ def test_the_average_settles_where_the_newest_jitter() -> None:
     assert abs(float(np.mean(average.vector - goal))) < 0.1
 
 
+def test_the_average_weighs_rounds_by_the_polynomial_and_then_by_its_memory() -> None:
+    """Shamir and Zhang: weights fall as (s / t)^ETA, so the last t / (ETA + 1) rounds count."""
+
+    def weights(rounds: int) -> Any:
+        average = Average(np.zeros(rounds, np.float32))
+        for row in np.eye(rounds, dtype=np.float32):
+            average.follow(row)
+        return average.vector.astype(np.float64)
+
+    assert weights(1).tolist() == [1]
+    for rounds in (10, 300):
+        found = weights(rounds)
+        assert found.sum() == pytest.approx(1, abs=1e-5)
+        assert (np.diff(found) >= -1e-9).all()
+        age = (np.arange(rounds)[::-1] * found).sum()
+        assert age == pytest.approx(rounds / (Average.ETA + 2), rel=0.2, abs=0.5)
+    old = Average(np.zeros(1, np.float32), seen=10**6)
+    old.follow(np.ones(1, np.float32))
+    assert old.vector[0] == pytest.approx(1 / Average.MEMORY)
+
+
+def test_an_average_goes_on_from_near_and_begins_anew_from_afar() -> None:
+    random = np.random.default_rng(0)
+    average, last = Average(np.zeros(50, np.float32)), np.zeros(50, np.float32)
+    for _ in range(100):
+        last = random.normal(size=50).astype(np.float32)
+        average.follow(last)
+    before = average.vector
+    average.restart(last + np.float32(0.1), last)
+    assert average.seen == 100
+    assert average.vector is before
+    average.restart(last + np.float32(20), last)
+    assert average.seen == 0
+    assert np.array_equal(average.vector, last + np.float32(20))
+
+
+def test_the_average_survives_a_restart(tmp_path: Path, program: Program) -> None:
+    endless = Program(program.task, seed=1, batch_seed=2, schedule_steps=0)
+    keeper = Keeper(tmp_path, endless, Judge(None, endless))
+    place = keeper.place
+    assert keeper.average is not None
+    for _ in range(3):
+        _advanced(endless, place, 4)
+        keeper.average.follow(_vector(endless, place))
+    keeper.save(place, place.cursor)
+    again = Keeper(tmp_path, endless, Judge(None, endless))
+    assert again.restored
+    assert again.average is not None
+    assert again.average.seen == 3
+    assert np.array_equal(again.average.vector, keeper.average.vector)
+    assert not np.array_equal(again.average.vector, _vector(endless, again.place))
+    # A network with an end shows its newest parameters, and does not take this state for its own.
+    ending = Keeper(tmp_path, program, Judge(None, program))
+    assert ending.average is None
+    assert not ending.restored
+
+
 def test_a_correction_is_added_exactly(program: Program) -> None:
     place = program.fresh(program.genesis)
     correction = np.random.default_rng(0).normal(size=len(program.genesis)).astype(np.float32)
