@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from tapestry_p2p.gossip.effects import Send
+from tapestry_p2p.gossip.fork import ForkProof
 from tapestry_p2p.gossip.header import SEQ_MAX, SignedHeader
 from tapestry_p2p.gossip.links import Link
 from tapestry_p2p.gossip.messages import (
@@ -73,11 +74,16 @@ class Exchange:
             for frame in frames:
                 state.emit(Send(link.peer, SYNC, frame))
 
-    def show_proof(self, author: bytes) -> None:
-        """Show a connected author the two headers it signed: a restored backup may not know."""
-        proof = self._state.proofs.get(author)
-        if proof is not None:
-            self.show(author, (proof.first, proof.second))
+    def pass_on(self, proof: ForkProof) -> None:
+        """Show a new proof to everybody: to its author, who may be a restored backup, as well."""
+        for link in list(self._state.links.greeted()):
+            self._send_heads(link.peer, (proof.first, proof.second))
+
+    def show_proofs(self, link: Link) -> None:
+        """Show a peer that has just greeted the proofs against itself and those it holds."""
+        for author, proof in self._state.proofs.items():
+            if author == link.peer or author in link.heads:
+                self._send_heads(link.peer, (proof.first, proof.second))
 
     def show(self, peer: bytes, heads: Iterable[SignedHeader]) -> None:
         """Send verified headers to a peer, if it is connected."""

@@ -98,6 +98,7 @@ class Inbox:
         self._take_heads(link, hello.heads)
         if link.connected:
             self._exchange.take_digest(link, hello.rows)
+            self._exchange.show_proofs(link)
         return accept("hello")
 
     def _welcome(self, peer: bytes) -> None:
@@ -108,7 +109,6 @@ class Inbox:
             self._roster.consider(stream)
             self._state.touched.add(peer)
         self._state.membership.mark_worked(peer)
-        self._exchange.show_proof(peer)
 
     # -- signed headers
 
@@ -183,7 +183,7 @@ class Inbox:
         return accept(reason)
 
     def _fork(self, stream: Stream, held: SignedHeader, signed: SignedHeader) -> None:
-        """Two signed headers with one seq: weight 0, and show the author what it signed."""
+        """Two signed headers with one seq: weight 0, and everybody is shown them, once."""
         state = self._state
         proof = fork_proof(held, signed)
         stream.proof, stream.job = proof, None
@@ -193,7 +193,7 @@ class Inbox:
         state.proofs[stream.author] = proof
         state.emit(Persist("proof", signed.header.seq, proof.encode()))
         state.emit(Forked(stream.author, proof))
-        self._exchange.show_proof(stream.author)
+        self._exchange.pass_on(proof)
 
     def _judge_own(self, signed: SignedHeader) -> Judgement:
         """A head of our own key: known, or a sign of another life of ours."""

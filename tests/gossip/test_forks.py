@@ -5,10 +5,11 @@ from gossip_kit import NETWORK, Author, Bench, key, only, sent
 
 from tapestry_p2p.gossip.canonical import Malformed, pack
 from tapestry_p2p.gossip.effects import Fetch, FetchKeyframe, Forked, Persist
+from tapestry_p2p.gossip.events import Connected, Message
 from tapestry_p2p.gossip.fork import decode_proof, fork_proof
 from tapestry_p2p.gossip.header import SignedHeader
 from tapestry_p2p.gossip.known import decode_known
-from tapestry_p2p.gossip.messages import Heads
+from tapestry_p2p.gossip.messages import HELLO, Heads, Hello, Row, encode_hello
 from tapestry_p2p.gossip.own import sign_retire
 
 OTHER = key(5).public_key
@@ -214,3 +215,43 @@ def test_retire_ends_a_stream_at_any_seq_for_good() -> None:
     again = Bench(0, decode_known(bench.protocol.snapshot().encode()))
     assert again.protocol.weight_zero(author.key)
     assert retire in [head for frame in sent(again.connect(OTHER), OTHER) for head in frame.heads]  # type: ignore[union-attr]
+
+
+def test_a_proof_is_passed_on_once_to_everybody() -> None:
+    bench, author = _followed()
+    for n in (6, 7):
+        bench.connect(key(n).public_key)
+    one, other = _fork(author)
+    effects = bench.heads(author.key, one, other)
+    both = Heads((fork_proof(one, other).first, fork_proof(one, other).second))
+    for n in (6, 7):
+        assert sent(effects, key(n).public_key).count(both) == 1
+    again = bench.heads(key(6).public_key, one, other)
+    assert not only(again, Forked)
+    assert both not in sent(again, key(7).public_key)
+
+
+def test_who_comes_later_and_holds_the_author_is_shown_the_proof() -> None:
+    bench, author = _followed()
+    one, other = _fork(author)
+    bench.heads(author.key, one, other)
+    both = Heads((fork_proof(one, other).first, fork_proof(one, other).second))
+    row = Row(author.key, 0, 4, 4)
+    holder, stranger = key(8).public_key, key(9).public_key
+    for peer, rows in ((holder, (row,)), (stranger, ())):
+        bench.step(Connected(peer, bench.now))
+        hello = encode_hello(Hello(NETWORK, 1, (), rows, False))
+        effects = bench.step(Message(peer, HELLO, hello, bench.now))
+        assert (both in sent(effects, peer)) is bool(rows)
+
+
+def test_an_old_fork_shown_again_after_the_resume_changes_nothing() -> None:
+    bench, author = _followed()
+    one, other = _fork(author)
+    (forked,) = only(bench.heads(author.key, one, other), Forked)
+    bench.obey(bench.heads(author.key, author.resume(cites=forked.proof.id)))
+    assert not bench.protocol.weight_zero(author.key)
+    for heads in ((one, other), (other,), (one,), (other, one)):
+        effects = bench.heads(author.key, *heads)
+        assert not only(effects, Forked)
+        assert not bench.protocol.weight_zero(author.key)
