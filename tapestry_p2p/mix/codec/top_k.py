@@ -107,10 +107,9 @@ def _two_levels(magnitudes: Vector) -> tuple[Vector, NDArray[np.bool_]]:
     cut = falling[np.arange(n), gain.argmax(axis=1)]
     large = magnitudes >= cut[:, None]
     many = large.sum(axis=1)
-    upper = np.where(large, magnitudes, 0).sum(axis=1, dtype=np.float64)
-    lower = (total[:, 0] - upper) / np.maximum(k - many, 1)
-    lower[many == k] = 0
-    levels = np.stack([lower, upper / many], axis=1)
+    upper = np.where(large, magnitudes, 0).sum(axis=1, dtype=np.float64) / many
+    lower = np.where(large, 0, magnitudes).sum(axis=1, dtype=np.float64) / np.maximum(k - many, 1)
+    levels = np.stack([lower, upper], axis=1)
     levels = form.safe_scales(np.minimum(levels, form.SCALE_MAX).astype(np.float32))
     levels = form.from_bfloat16(form.to_bfloat16(levels))
     one = levels[:, 0] == levels[:, 1]  # too near each other: all large, or all nothing
