@@ -18,6 +18,7 @@ from tapestry_p2p.mix.rules.base import DISTANCE_MAX, Each, Reduce, Vector, Vect
 CHUNK = 1 << 13  # columns of one dot product: longer ones make BLAS start threads of its own
 _BLOCK = 1 << 19  # numbers of one block of rows: 2 MB
 _JOB = 1 << 19  # columns of one job
+_PAD = 272  # columns between rows: a power of two apart, they would share lines of the cache
 _SMALL_GEMM = 1_000_000  # multiply-adds up to which BLAS has a faster kernel, 3-4 times
 _NOISE = 8.0  # how much larger than the pull what cancels in it may be: 3 bits of 24
 Found = TypeVar("Found")
@@ -53,10 +54,12 @@ class Rows:
         z = block[:, : stop - start]
         if self.bases is None and isinstance(self.vectors, np.ndarray):
             return np.subtract(self.vectors[:, start:stop], self.own[start:stop], out=z)
-        own = self.own[start:stop]
+        own, large = self.own[start:stop], len(self.own) > self.columns
         for j, row in enumerate(self.vectors):
-            base = own if self.bases is None else self.bases[j][start:stop]
-            np.subtract(row[start:stop], base, z[j])
+            x = row[start:stop]
+            if large:  # it waits for memory less than a subtraction does: 5 % of a pass
+                np.dot(x, x)
+            np.subtract(x, own if self.bases is None else self.bases[j][start:stop], z[j])
         return z
 
     def run(self, work: "Work[Found]") -> list[Found]:
@@ -70,7 +73,7 @@ class Rows:
         self, work: "Work[Found]", columns: int, buffers: list[Vector], begin: int
     ) -> list[Found]:
         end = min(begin + _JOB, len(self.own))
-        shape = (len(self), min(columns, len(self.own)))
+        shape = (len(self), min(columns, len(self.own)) + _PAD)
         try:
             block = buffers.pop()
         except IndexError:  # all are in use
@@ -114,7 +117,7 @@ def survey(rows: Rows, compare: bool, weights: Weights | None) -> Survey:
         if small:
             whole.append(z)
         if total is not None and factors is not None:
-            np.dot(factors, z, out=total[start:stop])
+            np.matmul(factors, z, out=total[start:stop])  # np.dot copies z
         return _products(z) if compare else _squares(z)
 
     found = sum(rows.run(work), np.zeros((k, k) if compare else k))
@@ -136,13 +139,17 @@ def _products(z: Vector) -> Weights:
     k = len(z)
     if k < 2:
         return _squares(z).reshape(k, k)
-    columns = min(CHUNK, 1 << (_SMALL_GEMM // (k * (k - 1))).bit_length() - 1)
     found = np.zeros((k, k))
-    for part in _cut(z, max(256, columns)):
+    for part in _cut(z, _small(k * (k - 1))):
         found[:, 1:] += part @ part[1:].T  # not part @ part.T: its own kernel is the slow one
     found[0, 0] = _squares(z[:1])[0]
     found[:, 0] = found[0]
     return found
+
+
+def _small(products: int) -> int:
+    """For how many columns, at so many products each, BLAS still takes its faster kernel."""
+    return min(CHUNK, max(256, 1 << (_SMALL_GEMM // max(1, products)).bit_length() - 1))
 
 
 def _cut(z: Vector, columns: int) -> list[Vector]:
@@ -194,6 +201,7 @@ def reduce_columns(
     """
     out = np.empty_like(rows.own)
     mixing = None if matrix is None else matrix[:, 1:].astype(np.float32)
+    small = _small(len(rows) * (len(rows) + 1))
 
     def work(start: int, stop: int, z: Vector) -> Weights:
         squares = _squares(z)
@@ -201,7 +209,7 @@ def reduce_columns(
         if mixing is None:
             reduce(z, weights, f, into)
             return squares
-        points = mixing @ z
+        points = np.concatenate([mixing @ part for part in _cut(z, small)], axis=1)
         points[1:] -= points[0]
         reduce(points[1:], weights, f, into)
         into += points[0]
