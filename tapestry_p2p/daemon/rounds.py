@@ -16,6 +16,7 @@ import numpy as np
 import trio
 
 from tapestry_p2p.daemon.copies import Copies, Followed, copy_root, split
+from tapestry_p2p.daemon.cores import on_all_cores
 from tapestry_p2p.daemon.disk import Disk
 from tapestry_p2p.daemon.fetcher import Fetcher, FetchError
 from tapestry_p2p.daemon.joiner import Joiner
@@ -165,7 +166,7 @@ class Rounds:
             own = Followed(-1, PublicCopy(copies.genesis.vector), copy_root(copies.genesis))
             x = copies.genesis.vector
             copies.own = own
-        self.loom = Loom(self._loom_settings(), x, own.copy)
+        self.loom = Loom(self._loom_settings(), x, own.copy, on_all_cores)
         for author, followed in copies.followed.items():
             self.loom.decoded(author, followed.seq)
         async with self._fetcher.mixing:
