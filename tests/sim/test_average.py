@@ -50,11 +50,11 @@ def test_acceptance_on_certified_graphs() -> None:
 def test_a_mean_is_ruined_and_gts_held_where_its_bound_ends() -> None:
     graph = complete(16, 3)
     assert average(graph, "mean", "foe", f=3, seed=0, aim=FAR).mse == RUINED
-    fed = {
-        rule: average(graph, rule, "dissensus", f=3, seed=0, rounds=30, aim=Aim("along")).mse
+    held = {
+        rule: average(graph, rule, "drive", f=3, seed=0, rounds=25, aim=Aim("away")).mse
         for rule in ("cs_plus", "gts")
     }
-    assert fed["cs_plus"] < 0.05 < 0.1 < fed["gts"]
+    assert held["cs_plus"] < 0.16 < 0.3 < held["gts"]
 
 
 def test_two_aims_at_once_beat_either_alone() -> None:

@@ -24,7 +24,7 @@ Floats = NDArray[np.float64]
 Base = tuple[Floats, Floats]  # base and direction, float64[h, d] each
 
 GRID = (0.2, 0.4, 0.6, 0.8, 1.0, 1.2, 1.5, 1.8, 2.2, 3.0, 10.0, 100.0)
-GOLDEN_STEPS = 4
+GOLDEN_STEPS = 7
 _GOLDEN = (math.sqrt(5) - 1) / 2
 BY_COORDINATE = ("trimmed_mean", "median", "balance")  # balance sees where the origin is
 
@@ -242,15 +242,23 @@ def _unseen(*_: int) -> float:
 
 
 def maximise(harm: Callable[[float], float]) -> float:
-    """The t >= 0 with the largest harm found: GRID, then golden sections around its best point."""
+    """The t >= 0 with the largest harm found: GRID, then golden sections around its best point.
+
+    Against a rule that drops whoever is too far, the worst is just inside an edge: each section
+    there brings it nearer by a factor of 1.6, and the last percent counts (docs/attacks.md).
+    """
     tried = {t: harm(t) for t in GRID}
-    best = max(tried, key=tried.__getitem__)
-    place = GRID.index(best)
+    place = GRID.index(max(tried, key=tried.__getitem__))
     low, high = GRID[place - 1] if place else 0.0, GRID[min(place + 1, len(GRID) - 1)]
+    left, right = high - _GOLDEN * (high - low), low + _GOLDEN * (high - low)
+    tried[left], tried[right] = harm(left), harm(right)
     for _ in range(GOLDEN_STEPS):
-        left, right = high - _GOLDEN * (high - low), low + _GOLDEN * (high - low)
-        tried[left], tried[right] = harm(left), harm(right)
-        low, high = (low, right) if tried[left] >= tried[right] else (left, high)
+        if tried[left] >= tried[right]:
+            high, right, left = right, left, low + (1 - _GOLDEN) * (right - low)
+            tried[left] = harm(left)
+        else:
+            low, left, right = left, right, left + _GOLDEN * (high - left)
+            tried[right] = harm(right)
     return max(tried, key=tried.__getitem__)
 
 
