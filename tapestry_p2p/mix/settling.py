@@ -4,10 +4,10 @@ Knows distances, weights, f and round numbers; runs no rule and keeps no state.
 
 While members train, each stands off from the mean as far as its own data drives it, lr * ||g_j||,
 and a liar may stand just as far and pull for ever: that spread is what hides the sign flip where
-every member holds one class (docs/robustness.md). In every ``every``-th round members publish what
-mixing made of them, without the training of that round (it is published with the next one, so none
-is lost), and mix once more. Honest members then close in by 1 - mu2 a round; a copy that is held
-where it was does not. The distances of that round say whom to leave out until the next one.
+every member holds one class (docs/robustness.md). In a settling round members publish what mixing
+made of them, without new training (which goes on and is published with the next entry: none is
+lost), and mix once more. Honest members then close in by 1 - mu2 a round; a copy that is held where
+it was does not. The distances of that round say whom to leave out until the next one.
 
 What it costs: one more entry every ``every`` rounds. What it keeps: leaving out weight <= b turns a
 (b, rho) rule into a (b, rho + 1) one. With K the kept, M the left out, S the honest, A and B the
@@ -26,12 +26,15 @@ from tapestry_p2p.mix.rules.base import Weights
 from tapestry_p2p.mix.rules.clipping import radius
 
 EVERY = 10  # more often: liars are found earlier, more entries; rarer: the reverse
-KAPPA = 3.0  # lower: more liars found, more honest members left out for a while
+KAPPA = 2.0  # lower: more liars found, more honest members left out for a while
 
 
 def settles(round_: int, every: int = EVERY) -> bool:
-    """Whether round ``round_`` = 1, 2, ... ends with a settling; ``every`` 0: never."""
-    return every > 0 and round_ % every == 0
+    """Whether round ``round_`` = 1, 2, ... ends with a settling: the first, then each ``every``-th.
+
+    ``every`` 0: never.
+    """
+    return every > 0 and (round_ == 1 or round_ % every == 0)
 
 
 def restless(
