@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from tapestry_p2p.mix.codec import CodecError, Vector, decode, decode_add, payload_norm
+from tapestry_p2p.mix.codec import CodecError, Vector, decode_add, payload_norm
 
 FRAME_BYTES = 256 * 1024
 _LEAF = b"\x00"
@@ -25,13 +25,6 @@ class PublicCopy:
 
     def __len__(self) -> int:
         return len(self.vector)
-
-    def decoded(self, codec: str, payload: bytes, norm_max: float) -> Vector:
-        """The difference float32[d] in ``payload``; CodecError if malformed or too long."""
-        difference = decode(codec, payload, len(self.vector))
-        if norm(difference) > norm_max:
-            raise CodecError("the difference is longer than the manifest allows")
-        return difference
 
     def advance(self, codec: str, payload: bytes, norm_max: float) -> None:
         """Move the copy by the difference in ``payload``.
