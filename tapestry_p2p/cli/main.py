@@ -24,6 +24,7 @@ VERBS: dict[str, tuple[Verb, ...]] = {
     "A network on this machine": (
         ("demo", "networks:demo", "See seven members learn together, one of them hostile."),
         ("testnet", "networks:testnet", "Run a network of real processes and report its gain."),
+        ("simulate", "simulate:simulate", "Run a network in virtual time, from one seed."),
     ),
     "A member": (
         ("init", "founding:init", "Make a key, and found a network of your own."),

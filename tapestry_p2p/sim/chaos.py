@@ -29,9 +29,10 @@ EXERCISES: dict[str, tuple[str, ...]] = {
     "partition_one_way": ("partitioned_one_way", "lost_on_dead_link", "united"),
     "leave": ("left", "returned"),
     "weather": ("weather",),
-    "lose_frames": ("lost", "gap_asked", "fetch_timeout"),
+    "lose_frames": ("lost", "gap_asked"),
     "double_frames": ("doubled",),
     "reorder_frames": ("reordered",),
+    "churn": ("crashed", "restarted"),
     "join_late": ("joined_late", "keyframe"),
     "slow_members": ("slow_round",),
     "batch_links": ("batch",),
@@ -139,3 +140,33 @@ class Chaos:
         slow = replace(usual, delay_s=(usual.delay_s[0], 2 * usual.delay_s[1]))
         network.weather = self._random.choice([slow, replace(usual, watchdog_s=1.0), usual])
         self._cluster.world.note("weather")
+
+
+class Churn:
+    """Members go down and come back, without end: a ``share`` of them in 60 rounds.
+
+    Half are killed, half say goodbye; each is back 3 to 15 rounds later.
+    """
+
+    def __init__(self, cluster: Cluster, share: float, rounds: int) -> None:
+        self._cluster = cluster
+        self._random = Random(cluster.plan.seed + 2)
+        self._round_s = cluster.plan.pace.round_s
+        self._end = cluster.world.now + rounds * self._round_s
+        self._every = 60.0 * self._round_s / (share * len(cluster.honest)) if share else 0.0
+        self._killed = False
+        if share:
+            first = self._random.uniform(0.1, 0.5) * rounds * self._round_s
+            cluster.world.after(min(first, self._every), self._strike)
+
+    def _strike(self) -> None:
+        world = self._cluster.world
+        if world.now > self._end:
+            return
+        up = [member for member in self._cluster.honest if member.is_up() and member.disk.entries]
+        if up:
+            member = self._random.choice(up)
+            self._killed = not self._killed
+            member.crash() if self._killed else member.leave()
+            world.after(self._random.uniform(3.0, 15.0) * self._round_s, member.start)
+        world.after(self._random.expovariate(1.0 / self._every), self._strike)

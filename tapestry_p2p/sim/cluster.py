@@ -26,7 +26,7 @@ from tapestry_p2p.sim.rounds import Pace, Rounds
 from tapestry_p2p.sim.stage import Stage, person, shared_parser
 from tapestry_p2p.sim.training import Learner, Training
 from tapestry_p2p.sim.vault import Vault
-from tapestry_p2p.sim.villains import Villain, deed_of
+from tapestry_p2p.sim.villains import Villain, deed_of, is_learned
 from tapestry_p2p.sim.world import World
 
 Vector = NDArray[np.float32]
@@ -117,7 +117,7 @@ class Cluster:
 
     def _trade(self, n: int) -> Callable[[Member], Trade]:
         plan = self.plan
-        if n < plan.honest:
+        if n < plan.honest or is_learned(plan.attack):
             pace = replace(plan.pace, slower=plan.slower.get(n, 1.0))
             return lambda member: Rounds(member, n, pace)
         deed = deed_of(plan.attack)
@@ -180,10 +180,10 @@ class Cluster:
         return float(self.learner.evaluate(x[None])["distance"][0])
 
     def consensus_distance(self) -> float:
-        """Honest members' mean distance to their average, relative to its norm."""
+        """Honest members' mean distance to their average, relative to its norm; 0 if both are."""
         mean = self.mean()
-        apart = np.linalg.norm(self.models() - mean, axis=1).mean()
-        return float(apart) / float(np.linalg.norm(mean))
+        apart = float(np.linalg.norm(self.models() - mean, axis=1).mean())
+        return apart / float(np.linalg.norm(mean)) if apart else 0.0
 
     def differing_copies(self) -> list[str]:
         """Every followed copy that is not, bit for bit, what its author's log adds up to."""
@@ -192,7 +192,7 @@ class Cluster:
             seq = author.disk.entries[-1].header.seq if author.disk.entries else -1
             for member in self.honest:
                 held = member.copies.get(author.key)
-                if member is author:
+                if member is author or not self._should_hold(member, author):
                     continue
                 if held is None or held.seq != seq:
                     stands = None if held is None else held.seq
@@ -200,6 +200,12 @@ class Cluster:
                 elif held.point.vector.tobytes() != author.own.vector.tobytes():
                     wrong.append(f"{member.name}: {author.name} differs at {seq}")
         return wrong
+
+    def _should_hold(self, member: Member, author: Member) -> bool:
+        """Everybody follows everybody, or each its neighbours."""
+        if self.plan.graph is None and not self.plan.links:
+            return True
+        return member.protocol is not None and author.key in member.protocol.followed()
 
     def doubly_signed(self) -> list[str]:
         """Honest members against whom somebody holds a fork proof."""

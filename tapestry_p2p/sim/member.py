@@ -153,7 +153,7 @@ class Member:
         self._asked_since = stage.world.now
         self.trade = self._make_trade(self)
         self.later(TICK_S * stage.world.random.random(), self._tick)
-        self.later(ASK_S, self._speak)
+        self.later(ASK_S if self.protocol.mute else 0.0, self._speak)
         self.later(SYNC_EVERY_S, self._sync)
         self.trade.begin()
 

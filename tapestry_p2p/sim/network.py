@@ -176,7 +176,8 @@ class Network:
 
     def is_connected(self, source: bytes, target: bytes) -> bool:
         """Whether a connection is open (though the link may be dead)."""
-        return self._lanes[source, target].epoch > 0
+        lane = self._lanes.get((source, target))
+        return lane is not None and lane.epoch > 0
 
     def send(self, source: bytes, target: bytes, channel: str, data: bytes) -> None:
         """Carry one frame, if there is a connection."""

@@ -175,6 +175,11 @@ DEEDS: dict[str, Deed] = {
 }
 
 
+def is_learned(name: str) -> bool:
+    """Whether the attack is an honest member's trade on poisoned data."""
+    return name in ATTACKS and ATTACKS[name].needs_learning
+
+
 def deed_of(name: str) -> Deed:
     """The deed of that name, or the vector attack. KeyError if there is neither."""
     if name in DEEDS:

@@ -1,0 +1,1 @@
+"""What `simulate` is made of: options checked, learners handed in, curves drawn."""
