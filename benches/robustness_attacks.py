@@ -1,0 +1,209 @@
+"""Every attack against Loom rounds as members run them: two worlds, 26 honest, three hostile each.
+
+Knows the set-up, its cases and its tables. Rounds are synchronous: all train, all publish coded
+differences, all mix the public copies; hostile copies need no coding and differ by receiver.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benches.robustness_docs import markdown
+from benches.robustness_worlds import Matrix, Outcome, deserted
+from tapestry_p2p.learn.crowd import Crowd
+from tapestry_p2p.learn.load import load
+from tapestry_p2p.learn.partition import dirichlet, flipped
+from tapestry_p2p.learn.task import Data
+from tapestry_p2p.mix.copy import PublicCopy
+from tapestry_p2p.mix.loom import Loom, LoomSettings
+from tapestry_p2p.sim.attacks import ATTACKS, Aim, Scene
+from tapestry_p2p.sim.graphs import two_worlds
+
+CLIQUE, CROSS, F = 13, 8, 3
+HONEST = 2 * CLIQUE
+POISONED = HONEST  # one more learner, whose labels are flipped: what label_flip sends
+INNER = 10  # steps a round
+BATCH = {"digits": 8, "fashion": 32}
+ALPHAS = (0.1, 1.0)
+AIMS = {"away": Aim("away"), "along": Aim("along"), "usual": Aim("fixed")}
+NOTHING = "none"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How much is run. ``iterations`` are rounds."""
+
+    iterations: int
+    seeds: int
+    tasks: tuple[str, ...] = ("digits", "fashion")
+    attacks: tuple[str, ...] = tuple(ATTACKS)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One run."""
+
+    task: str
+    alpha: float
+    attack: str
+    aim: str
+    seed: int
+    settings: Settings = field(repr=False)
+
+    @property
+    def key(self) -> str:
+        """Its name in the results."""
+        where = f"{self.task} dirichlet {self.alpha:g}"
+        return f"{where} / {self.attack} {self.aim} / {self.settings.iterations} {self.seed}"
+
+
+@lru_cache(2)
+def crowd_of(task: str, alpha: float, steps: int, seed: int, folder: Path | None) -> Crowd:
+    """26 learners and a poisoned one: one hidden layer of 32, AdamW, a cosine over ``steps``."""
+    paths = [folder] if folder and task == "fashion" else []
+    batch = BATCH[task]
+    whole: Any = load(task, {"batch_size": 1}, Data(paths, seed))
+    records = whole.records["train"]
+    parts = dirichlet(records[:, -1], HONEST + 1, alpha, seed, smallest=batch)
+    data = [flipped(records[p]) if i == POISONED else records[p] for i, p in enumerate(parts)]
+    return Crowd(task, data, batch=batch, seed=seed, schedule_steps=steps, paths=paths)
+
+
+def run(case: Case, folder: Path | None) -> Outcome:
+    """Learn under attack. ``folder``: the pictures of the task fashion."""
+    rounds = case.settings.iterations
+    crowd = crowd_of(case.task, case.alpha, rounds * INNER, case.seed, folder)
+    crowd.rewind()
+    world = World(crowd, case.attack, AIMS.get(case.aim, Aim()), case.seed)
+    for number in range(rounds):
+        world.round(number)
+    found = crowd.evaluate(world.x)["accuracy"] * 100
+    return Outcome(float(found.mean()), float(found.min()))
+
+
+class World:
+    """The honest members' Looms with the settings that networks start with, and their attackers."""
+
+    def __init__(self, crowd: Crowd, attack: str, aim: Aim, seed: int) -> None:
+        graph = two_worlds(CLIQUE, CROSS, F)
+        self._graph = graph if attack != NOTHING else deserted(graph)
+        self._settings = LoomSettings(f=F)
+        self._crowd, self._attack, self._aim = crowd, attack, aim
+        self._random = np.random.default_rng(seed)
+        self._scene: Scene | None = None
+        self._looms: list[Loom[int]] = [
+            Loom(self._settings, crowd.genesis, PublicCopy(crowd.genesis)) for _ in range(HONEST)
+        ]
+
+    @property
+    def x(self) -> Matrix:
+        """float32[26, d]: what members would serve."""
+        return np.stack([loom.x for loom in self._looms])
+
+    def round(self, number: int) -> None:
+        """Train, publish, mix."""
+        first = number * INNER
+        trained = self._crowd.train(self.x, INNER, first, who=range(HONEST))
+        poisoned = self._poisoned(first) if self._attack == "label_flip" else None
+        for loom, y in zip(self._looms, trained, strict=True):
+            loom.published(loom.difference(y), y)
+        scene = self._scene = self._seen(poisoned)
+        lies = scene.honest
+        if self._attack != NOTHING:
+            lies = ATTACKS[self._attack].messages(scene)
+        for i, loom in enumerate(self._looms):
+            near, weights, hostile = scene.neighbourhoods[i]
+            heard = {int(j): scene.honest[j] for j in near}
+            if np.isfinite(lies[i]).all():  # what is not finite never gets past the decoder
+                heard |= {HONEST + j: lies[i] for j in range(hostile)}
+            for author in heard:
+                loom.arrived(author, number)
+                loom.decoded(author, number)
+            loom.mixed(loom.mix(trained[i], heard, round(1 / weights[0]) - 1))
+
+    def _seen(self, poisoned: Matrix | None) -> Scene:
+        """This round's scene: the public copies as they stand now."""
+        copies = np.stack([loom.own.vector for loom in self._looms])
+        if self._scene is not None:
+            return replace(self._scene.then(copies), poisoned=poisoned)
+        s = self._settings
+        return Scene(
+            self._graph, copies, s.rule, F, self._random, eta=s.gamma, aim=self._aim,
+            genesis=self._crowd.genesis, poisoned=poisoned,
+        )  # fmt: skip
+
+    def _poisoned(self, first: int) -> Matrix:
+        """float32[d]: what flipped labels make of the honest members' mean in this round."""
+        middle = self.x.mean(axis=0, keepdims=True)
+        return np.asarray(self._crowd.train(middle, INNER, first, who=[POISONED])[0])
+
+
+class AttacksTable:
+    """Every attack, every way to choose its strength, both tasks and partitions."""
+
+    run = staticmethod(run)
+
+    def settings(self, quick: bool, iterations: int | None, seeds: int | None) -> Settings:
+        """Defaults: 40 rounds of 10 steps."""
+        if quick:
+            return Settings(iterations or 2, seeds or 1, ("digits",), ("sign_flip", "alie+", "nan"))
+        return Settings(iterations or 40, seeds or 1)
+
+    def cases(self, settings: Settings) -> Iterator[Case]:
+        """Seeds outermost: a run that is stopped has whole tables."""
+        for seed in range(settings.seeds):
+            for task in settings.tasks:
+                for alpha in ALPHAS:
+                    yield Case(task, alpha, NOTHING, "", seed, settings)
+                    for attack in settings.attacks:
+                        for aim in AIMS if ATTACKS[attack].line else ("",):
+                            yield Case(task, alpha, attack, aim, seed, settings)
+
+    def render(self, settings: Settings, found: Mapping[str, Any]) -> list[str]:
+        """A row for each attack: the strength that did most harm, and the loss by it."""
+        places = [(task, alpha) for task in settings.tasks for alpha in ALPHAS]
+        runs: dict[tuple[Any, ...], dict[str, list[Any]]] = {}
+        for case in self.cases(settings):
+            if case.key in found:
+                kinds = runs.setdefault((case.task, case.alpha, case.attack), {})
+                kinds.setdefault(case.aim, []).append(found[case.key])
+        head = ["attack", *(f"{task}, Dirichlet {alpha:g}" for task, alpha in places)]
+        rows, most = [], [[0.0, 0.0] for _ in places]
+        for attack in (NOTHING, *settings.attacks):
+            row = [f"`{attack}`"]
+            for place, largest in zip(places, most, strict=True):
+                row.append(cell(runs.get((*place, attack)), runs.get((*place, NOTHING)), largest))
+            rows.append(row)
+        rows.append(["most lost: mean, worst member",
+                     *(f"{mean:.1f}, {worst:.1f}" for mean, worst in most)])  # fmt: skip
+        said = (
+            f"{settings.iterations} rounds of {INNER} steps, {settings.seeds} seed(s). Test"
+            " accuracy in percent: mean of the honest members / the worst of them, for the strength"
+            " that does most harm."
+        )
+        return [said, "", *markdown(head, rows)]
+
+
+def cell(
+    kinds: Mapping[str, list[Any]] | None,
+    clean: Mapping[str, list[Any]] | None,
+    largest: list[float],
+) -> str:
+    """Mean / worst member under the worst aim; ``largest`` keeps the most lost of each so far."""
+    if kinds is None or clean is None:
+        return "not run"
+    means = {aim: float(np.mean([run["mean"] for run in runs])) for aim, runs in kinds.items()}
+    worsts = {aim: min(run["worst"] for run in runs) for aim, runs in kinds.items()}
+    aim = min(means, key=means.__getitem__)
+    largest[0] = max(largest[0], float(np.mean([run["mean"] for run in clean[""]])) - means[aim])
+    largest[1] = max(largest[1], min(r["worst"] for r in clean[""]) - min(worsts.values()))
+    return f"{means[aim]:.1f} / {worsts[aim]:.1f}" + (f" ({aim})" if aim else "")
+
+
+ATTACKS_TABLE = AttacksTable()
