@@ -27,7 +27,6 @@ from tapestry_p2p.sim.graphs import two_worlds
 
 CLIQUE, CROSS, F = 13, 8, 3
 HONEST = 2 * CLIQUE
-POISONED = HONEST  # one more learner, whose labels are flipped: what label_flip sends
 INNER = 10  # steps a round
 BATCH = {"digits": 8, "fashion": 32}
 ALPHAS = (0.1, 1.0)
@@ -64,23 +63,33 @@ class Case:
 
 
 @lru_cache(2)
-def crowd_of(task: str, alpha: float, steps: int, seed: int, folder: Path | None) -> Crowd:
-    """26 learners and a poisoned one: one hidden layer of 32, AdamW, a cosine over ``steps``."""
+def crowds_of(
+    task: str, alpha: float, steps: int, seed: int, folder: Path | None
+) -> tuple[Crowd, Crowd]:
+    """26 learners, and one whose labels are flipped, which is what label_flip sends.
+
+    One hidden layer of 32, AdamW, a cosine over ``steps``.
+    """
     paths = [folder] if folder and task == "fashion" else []
     batch = BATCH[task]
     whole: Any = load(task, {"batch_size": 1}, Data(paths, seed))
     records = whole.records["train"]
     parts = dirichlet(records[:, -1], HONEST + 1, alpha, seed, smallest=batch)
-    data = [flipped(records[p]) if i == POISONED else records[p] for i, p in enumerate(parts)]
-    return Crowd(task, data, batch=batch, seed=seed, schedule_steps=steps, paths=paths)
+    *data, last = [records[part] for part in parts]
+    honest, poisoned = (
+        Crowd(task, each, batch=batch, seed=seed, schedule_steps=steps, paths=paths)
+        for each in (data, [flipped(last)])
+    )
+    return honest, poisoned
 
 
 def run(case: Case, folder: Path | None) -> Outcome:
     """Learn under attack. ``folder``: the pictures of the task fashion."""
     rounds = case.settings.iterations
-    crowd = crowd_of(case.task, case.alpha, rounds * INNER, case.seed, folder)
+    crowd, poisoned = crowds_of(case.task, case.alpha, rounds * INNER, case.seed, folder)
     crowd.rewind()
-    world = World(crowd, case.attack, AIMS.get(case.aim, Aim()), case.seed)
+    poisoned.rewind()
+    world = World(crowd, poisoned, case.attack, AIMS.get(case.aim, Aim()), case.seed)
     for number in range(rounds):
         world.round(number)
     found = crowd.evaluate(world.x)["accuracy"] * 100
@@ -90,11 +99,12 @@ def run(case: Case, folder: Path | None) -> Outcome:
 class World:
     """The honest members' Looms with the settings that networks start with, and their attackers."""
 
-    def __init__(self, crowd: Crowd, attack: str, aim: Aim, seed: int) -> None:
+    def __init__(self, crowd: Crowd, poisoned: Crowd, attack: str, aim: Aim, seed: int) -> None:
         graph = two_worlds(CLIQUE, CROSS, F)
         self._graph = graph if attack != NOTHING else deserted(graph)
         self._settings = LoomSettings(f=F)
-        self._crowd, self._attack, self._aim = crowd, attack, aim
+        self._crowd, self._poisoner = crowd, poisoned
+        self._attack, self._aim = attack, aim
         self._random = np.random.default_rng(seed)
         self._scene: Scene | None = None
         self._looms: list[Loom[int]] = [
@@ -109,7 +119,7 @@ class World:
     def round(self, number: int) -> None:
         """Train, publish, mix."""
         first = number * INNER
-        trained = self._crowd.train(self.x, INNER, first, who=range(HONEST))
+        trained = self._crowd.train(self.x, INNER, first)
         poisoned = self._poisoned(first) if self._attack == "label_flip" else None
         for loom, y in zip(self._looms, trained, strict=True):
             loom.published(loom.difference(y), y)
@@ -141,7 +151,7 @@ class World:
     def _poisoned(self, first: int) -> Matrix:
         """float32[d]: what flipped labels make of the honest members' mean in this round."""
         middle = self.x.mean(axis=0, keepdims=True)
-        return np.asarray(self._crowd.train(middle, INNER, first, who=[POISONED])[0])
+        return np.asarray(self._poisoner.train(middle, INNER, first)[0])
 
 
 class AttacksTable:

@@ -93,7 +93,7 @@ class Crowd:
     def rewind(self) -> None:
         """Fresh moments and every cursor at the start: the next run sees the same batches."""
         params = self._unflatten(np.broadcast_to(self.genesis, (self.members, len(self.genesis))))
-        self._moments = self._fresh(params)
+        self.moments = self._fresh(params)
         self._cursors = np.zeros(self.members, np.int64)
 
     @classmethod
@@ -147,7 +147,7 @@ class Crowd:
     def _train(self, x: Matrix, steps: int, first_step: int, who: NDArray[np.int64]) -> Matrix:
         every = len(who) == self.members and bool((who == np.arange(self.members)).all())
         params = self._unflatten(x)
-        moments = self._moments if every else jax.tree.map(lambda a: a[who], self._moments)
+        moments = self.moments if every else jax.tree.map(lambda a: a[who], self.moments)
         moments = with_schedule_at(moments, first_step)
         keys = self._keys if every else self._keys[who]
         losses = jnp.zeros(len(who))
@@ -159,9 +159,9 @@ class Crowd:
             losses = losses + loss
             self._cursors[who] += 1
         if every:
-            self._moments = moments
+            self.moments = moments
         else:
-            self._moments = jax.tree.map(lambda a, b: a.at[who].set(b), self._moments, moments)
+            self.moments = jax.tree.map(lambda a, b: a.at[who].set(b), self.moments, moments)
         self.losses[who] = np.asarray(losses, np.float64) / max(1, steps)
         return np.asarray(self._flatten(params))
 

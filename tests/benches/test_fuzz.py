@@ -15,7 +15,6 @@ CORPUS = ROOT / "tests" / "corpus"
 FRAMES = int(os.environ.get("FUZZ_FRAMES", "60000"))
 
 
-
 @pytest.mark.parametrize("name", TARGETS)
 def test_the_corpus_gets_its_verdicts(name: str) -> None:
     files = sorted((CORPUS / name).glob("*.bin"))
