@@ -77,7 +77,7 @@ def main() -> None:
     asked = parse()
     table = TABLES[asked.table]
     settings = table.settings(quick=asked.quick, iterations=asked.iterations, seeds=asked.seeds)
-    store = Store(asked.out / f"robustness-{asked.table}{'-quick' if asked.quick else ''}.json")
+    store = Store(asked.out / f"robustness{'-quick' if asked.quick else ''}.json")
     folder = None if asked.quick else fashion(asked.fashion)
     wanted = [case for case in table.cases(settings) if holds(case.key, asked.only)]
     end = time.monotonic() + 60 * asked.minutes

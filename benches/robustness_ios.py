@@ -144,7 +144,7 @@ class Ios:
         """Defaults: what a machine shared by many could do."""
         if quick:
             return Settings(iterations or 10, seeds or 1, "digits")
-        return Settings(iterations or 1000, seeds or 2)
+        return Settings(iterations or 600, seeds or 2)
 
     def cases(self, settings: Settings) -> Iterator[Case]:
         """Seeds outermost: a run that is stopped has whole tables."""
@@ -206,7 +206,7 @@ class Ideas:
     run = staticmethod(run)
 
     def settings(self, quick: bool, iterations: int | None, seeds: int | None) -> Settings:
-        """Fewer iterations than the set-up's table: the trap shuts within a hundred."""
+        """One seed: the trap shuts within a hundred iterations, whatever is drawn."""
         if quick:
             return Settings(iterations or 10, seeds or 1, "digits")
         return Settings(iterations or 600, seeds or 1)
