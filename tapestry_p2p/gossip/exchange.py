@@ -132,7 +132,11 @@ class Exchange:
         self._send_profiles(link.peer, theirs)
         for author in (state.public_key, *state.streams, *state.retired):
             self._send_missing(link.peer, author, theirs.get(author, Row(author, 0, 0, 0)))
-        state.touched.update(key for key in theirs if key in state.streams)
+        for author, row in theirs.items():
+            stream = state.streams.get(author)
+            if stream is not None:
+                stream.claimed = max(stream.claimed, row.copy - 1)
+                state.touched.add(author)
         return accept("digest")
 
     def take_want(self, link: Link, want: Want) -> Judgement:

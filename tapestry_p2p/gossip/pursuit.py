@@ -26,7 +26,7 @@ class Pursuit:
     def pursue(self, author: bytes) -> None:
         """Ask for missing headers, then do what the copy needs until it waits for somebody."""
         stream = self._state.streams.get(author)
-        if stream is None:
+        if stream is None or stream.is_settled:
             return
         self._ask_headers(stream)
         plan = stream.plan(self._state.now)
@@ -41,7 +41,7 @@ class Pursuit:
         whole = plan.do is Do.KEYFRAME
         signed = self._choose(stream, plan.headers) if whole else plan.headers[0]
         header = signed.header
-        sources = self._sources(stream.author, header.seq)
+        sources = self._sources(stream, header.seq)
         if not sources and (whole or header.chunks):
             stream.lacks_sources(signed, whole)
             self._ask_headers(stream)
@@ -91,13 +91,14 @@ class Pursuit:
         rest = sorted(link.peer for link in peers if link.heads.get(author, -1) >= seq)
         return ([author] if self._state.links.is_greeted(author) else []) + rest
 
-    def _sources(self, author: bytes, seq: int) -> tuple[bytes, ...]:
+    def _sources(self, stream: Stream, seq: int) -> tuple[bytes, ...]:
         """Greeted peers that should hold what belongs to ``seq``; the author first."""
-        links = self._state.links
-        rest = [link.peer for link in links.greeted() if link.copies.get(author, -1) >= seq]
-        if author in rest:
-            rest.remove(author)
-        self._state.random.shuffle(rest)
+        author, links = stream.author, self._state.links
+        rest: list[bytes] = []
+        if seq <= stream.claimed:
+            rest = [link.peer for link in links.greeted() if link.copies.get(author, -1) >= seq]
+            rest = [peer for peer in rest if peer != author]
+            self._state.random.shuffle(rest)
         first = [author] if links.is_greeted(author) else []
         return tuple((first + rest)[:SOURCES_MAX])
 

@@ -46,6 +46,8 @@ class Roster:
         rate = Bucket(per_minute / 60, max(per_minute, 4 * state.settings.ring))
         stream = Stream(author, state.settings, state.now, rate)
         stream.proof = state.proofs.get(author)
+        claims = (link.copies.get(author, -1) for link in state.links.greeted())
+        stream.claimed = max(claims, default=-1)
         state.streams[author] = stream
         self.consider(stream)
         return stream

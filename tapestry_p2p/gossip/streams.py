@@ -88,6 +88,7 @@ class Stream:
     wants: int = 0
     want_at: float = 0.0
     arrived: set[int] = field(default_factory=set)
+    claimed: int = -1  # no peer has said that its copy stands beyond this seq
 
     @property
     def newest(self) -> SignedHeader | None:
