@@ -559,6 +559,15 @@ class Transport:
         self._nursery.start_soon(self._live, new)
 
     async def _live(self, connection: Connection) -> None:
+        try:
+            await self._tell_of(connection)
+            await connection.run()
+            await self._forget(connection)
+        finally:  # cancelled before it ran, for one
+            connection.raw.cut()
+            connection.closed.set()
+
+    async def _tell_of(self, connection: Connection) -> None:
         peer = connection.peer
         async with self._telling:
             if self.connections.get(peer) is connection:  # else a newer one came before its turn
@@ -566,7 +575,9 @@ class Transport:
                     await self._handlers.disconnected(peer)
                 self._told[peer] = connection
                 await self._handlers.connected(peer, connection.address)
-        await connection.run()
+
+    async def _forget(self, connection: Connection) -> None:
+        peer = connection.peer
         async with self._telling:
             if self.connections.get(peer) is connection:
                 del self.connections[peer]
