@@ -97,6 +97,10 @@ class Gate:
         """The socket is gone."""
         self._guests.pop(guest, None)
 
+    def __len__(self) -> int:
+        """Sockets that others opened to us, members and strangers."""
+        return len(self._guests)
+
     def _show_out(self, guests: list[Guest], now: float, reason: str) -> bool:
         """Make room: the oldest silent one goes, or the slowest; else the newcomer stays out."""
         self.refused[reason] += 1
