@@ -1,7 +1,8 @@
 """Every attack against Loom rounds as members run them: two worlds, 26 honest, three hostile each.
 
 Knows the set-up, its cases and its tables. Rounds are synchronous: all train, all publish coded
-differences, all mix the public copies; hostile copies need no coding and differ by receiver.
+differences, all mix the public copies; hostile copies need no coding and differ by receiver. Each
+case runs twice: as members run them, and with settling rounds, which are not part of the daemon.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +22,9 @@ from tapestry_p2p.learn.crowd import Crowd
 from tapestry_p2p.learn.load import load
 from tapestry_p2p.learn.partition import dirichlet, flipped
 from tapestry_p2p.learn.task import Data
-from tapestry_p2p.mix.copy import PublicCopy
+from tapestry_p2p.mix.copy import PublicCopy, norm
 from tapestry_p2p.mix.loom import Loom, LoomSettings
+from tapestry_p2p.mix.settling import EVERY, restless, settles
 from tapestry_p2p.sim.attacks import ATTACKS, Aim, Scene
 from tapestry_p2p.sim.graphs import two_worlds
 
@@ -31,6 +34,7 @@ INNER = 10  # steps a round
 BATCH = {"digits": 8, "fashion": 32}
 ALPHAS = (0.1, 1.0)
 AIMS = {"away": Aim("away"), "along": Aim("along"), "usual": Aim("fixed")}
+SETTLING = (False, True)  # False: rounds as members run them
 NOTHING = "none"
 
 
@@ -54,11 +58,12 @@ class Case:
     aim: str
     seed: int
     settings: Settings = field(repr=False)
+    settling: bool = False
 
     @property
     def key(self) -> str:
         """Its name in the results."""
-        where = f"{self.task} dirichlet {self.alpha:g}"
+        where = f"{self.task} dirichlet {self.alpha:g}{' settling' * self.settling}"
         return f"{where} / {self.attack} {self.aim} / {self.settings.iterations} {self.seed}"
 
 
@@ -91,7 +96,9 @@ def run(case: Case, folder: Path | None) -> Outcome:
     poisoned.rewind()
     world = World(crowd, poisoned, case.attack, AIMS.get(case.aim, Aim()), case.seed)
     for number in range(rounds):
-        world.round(number)
+        world.round(number * INNER)
+        if case.settling and settles(number + 1, EVERY):
+            world.settle()
     found = crowd.evaluate(world.x)["accuracy"] * 100
     return Outcome(float(found.mean()), float(found.min()))
 
@@ -107,6 +114,8 @@ class World:
         self._attack, self._aim = attack, aim
         self._random = np.random.default_rng(seed)
         self._scene: Scene | None = None
+        self._entries = 0
+        self.left_out: list[list[int]] = [[] for _ in range(HONEST)]  # since the last settling
         self._looms: list[Loom[int]] = [
             Loom(self._settings, crowd.genesis, PublicCopy(crowd.genesis)) for _ in range(HONEST)
         ]
@@ -116,11 +125,18 @@ class World:
         """float32[26, d]: what members would serve."""
         return np.stack([loom.x for loom in self._looms])
 
-    def round(self, number: int) -> None:
-        """Train, publish, mix."""
-        first = number * INNER
-        trained = self._crowd.train(self.x, INNER, first)
+    def round(self, first: int) -> None:
+        """Train from step ``first`` on, publish, mix."""
         poisoned = self._poisoned(first) if self._attack == "label_flip" else None
+        self._mix(self._crowd.train(self.x, INNER, first), poisoned, judge=False)
+
+    def settle(self) -> None:
+        """Publish what mixing made, untrained, and mix; say whom to leave out from now on."""
+        assert self._scene is not None
+        self._mix(self.x, self._scene.poisoned, judge=True)
+
+    def _mix(self, trained: Matrix, poisoned: Matrix | None, judge: bool) -> None:
+        self._entries += 1
         for loom, y in zip(self._looms, trained, strict=True):
             loom.published(loom.difference(y), y)
         scene = self._scene = self._seen(poisoned)
@@ -132,9 +148,14 @@ class World:
             heard = {int(j): scene.honest[j] for j in near}
             if np.isfinite(lies[i]).all():  # what is not finite never gets past the decoder
                 heard |= {HONEST + j: lies[i] for j in range(hostile)}
+            if judge:
+                apart = [norm(copy - loom.own.vector) for copy in heard.values()]
+                out = restless(np.array(apart), weights[: len(apart)], F)
+                self.left_out[i] = [who for who, away in zip(heard, out, strict=True) if away]
+            heard = {who: copy for who, copy in heard.items() if who not in self.left_out[i]}
             for author in heard:
-                loom.arrived(author, number)
-                loom.decoded(author, number)
+                loom.arrived(author, self._entries)
+                loom.decoded(author, self._entries)
             loom.mixed(loom.mix(trained[i], heard, round(1 / weights[0]) - 1))
 
     def _seen(self, poisoned: Matrix | None) -> Scene:
@@ -167,23 +188,22 @@ class AttacksTable:
 
     def cases(self, settings: Settings) -> Iterator[Case]:
         """Seeds outermost: a run that is stopped has whole tables."""
-        for seed in range(settings.seeds):
-            for task in settings.tasks:
-                for alpha in ALPHAS:
-                    yield Case(task, alpha, NOTHING, "", seed, settings)
-                    for attack in settings.attacks:
-                        for aim in AIMS if ATTACKS[attack].line else ("",):
-                            yield Case(task, alpha, attack, aim, seed, settings)
+        seeds = range(settings.seeds)
+        for seed, task, alpha, settling in product(seeds, settings.tasks, ALPHAS, SETTLING):
+            for attack in (NOTHING, *settings.attacks):
+                searched = attack != NOTHING and ATTACKS[attack].line
+                for aim in AIMS if searched else ("",):
+                    yield Case(task, alpha, attack, aim, seed, settings, settling)
 
     def render(self, settings: Settings, found: Mapping[str, Any]) -> list[str]:
         """A row for each attack: the strength that did most harm, and the loss by it."""
-        places = [(task, alpha) for task in settings.tasks for alpha in ALPHAS]
+        places = list(product(settings.tasks, ALPHAS, SETTLING))
         runs: dict[tuple[Any, ...], dict[str, list[Any]]] = {}
         for case in self.cases(settings):
             if case.key in found:
-                kinds = runs.setdefault((case.task, case.alpha, case.attack), {})
-                kinds.setdefault(case.aim, []).append(found[case.key])
-        head = ["attack", *(f"{task}, Dirichlet {alpha:g}" for task, alpha in places)]
+                where = (case.task, case.alpha, case.settling, case.attack)
+                runs.setdefault(where, {}).setdefault(case.aim, []).append(found[case.key])
+        head = ["attack", *(f"{t}, Dirichlet {a:g}{', settling' * s}" for t, a, s in places)]
         rows, most = [], [[0.0, 0.0] for _ in places]
         for attack in (NOTHING, *settings.attacks):
             row = [f"`{attack}`"]

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benches.robustness_attacks import ATTACKS_TABLE
+from benches.robustness_attacks import ATTACKS_TABLE, HONEST, INNER, World, crowds_of
 from benches.robustness_attacks import Case as AttackCase
 from benches.robustness_docs import write_docs
 from benches.robustness_ios import ALONE, ARMS, IDEAS, IOS, PUBLISHED
@@ -51,6 +51,17 @@ def test_loom_rounds_take_a_poisoned_member_and_one_that_sends_no_numbers() -> N
         case = AttackCase("digits", 1.0, attack, "", 0, settings)
         found = ATTACKS_TABLE.run(case, None)
         assert 0 < found.worst <= found.mean <= 100
+
+
+def test_loom_rounds_with_settling_leave_out_who_stays_where_it_was() -> None:
+    settings = ATTACKS_TABLE.settings(True, 1, 1)
+    case = AttackCase("digits", 0.1, "zero", "", 0, settings, settling=True)
+    crowd, poisoned = crowds_of(case.task, case.alpha, INNER, 0, None)
+    world = World(crowd, poisoned, case.attack, Aim(), 0)
+    world.round(0)
+    world.settle()
+    hostile = {who for out in world.left_out for who in out if who >= HONEST}
+    assert hostile == {HONEST, HONEST + 1, HONEST + 2}
 
 
 def test_tables_ask_for_every_rule_and_attack_once() -> None:
