@@ -1,15 +1,18 @@
 """Files that survive a crash: atomic replace, a digest on everything, two generations.
 
 Knows bytes and paths; not what they mean. ``write_file`` is durable when it returns. ``Pair``
-keeps the last two versions, so that a torn or flipped one costs one step back, never all.
+keeps the last two versions, so that a torn or flipped one costs one step back, never all. ``Mark``
+remembers how far something has gone at the cost of one sync.
 """
 
+import contextlib
 import hashlib
 import os
 from pathlib import Path
 
 _MAGIC = b"TPSTRY1\n"
 _HEAD_BYTES = len(_MAGIC) + 8 + 32
+_SECTOR = 512  # what a disk writes as one
 
 
 class DamagedError(Exception):
@@ -99,3 +102,38 @@ class Pair:
         number = self._number + 1
         write_file(self._paths[number % 2], seal(number, body))
         self._number = number
+
+
+class Mark:
+    """The highest number that was noted, in two sectors written in turn."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._fd: int | None = None
+
+    def load(self) -> int:
+        """The highest number whose sector is whole, -1 if there is none."""
+        try:
+            data = self._path.read_bytes()
+        except OSError:
+            return -1
+        found = -1
+        for at in (0, _SECTOR):
+            with contextlib.suppress(DamagedError):
+                found = max(found, unseal(data[at : at + _HEAD_BYTES])[0])
+        return found
+
+    def note(self, number: int) -> None:
+        """Make ``number`` durable; a write that is cut leaves the one before. OSError."""
+        if self._fd is None:
+            self._fd = os.open(self._path, os.O_WRONLY | os.O_CREAT, 0o600)
+            sync_directory(self._path.parent)
+        os.lseek(self._fd, number % 2 * _SECTOR, os.SEEK_SET)
+        write_all(self._fd, seal(number, b""))
+        os.fsync(self._fd)
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._fd is not None:
+            os.close(self._fd)
+            self._fd = None

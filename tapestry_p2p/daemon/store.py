@@ -2,8 +2,9 @@
 
 One directory, 0700, one lock. Own entries go to a write-ahead log, synced before the entry may be
 shown to anybody, so a crash never signs two entries with one seq. The model and the own copy are
-saved in two generations; what the log holds beyond them is replayed. Damage never goes unseen:
-it is reported by ``OwnState.rolled_back``, and the node then asks its peers for its own head.
+saved in two generations; what the log holds beyond them is replayed. The highest seq is marked in
+a file of its own, so a log that lost its end is known for it. Damage never goes unseen: it is
+reported by ``OwnState.rolled_back``, and the node then asks its peers for its own head.
 """
 
 import contextlib
@@ -20,6 +21,7 @@ import numpy as np
 
 from tapestry_p2p.daemon.files import (
     DamagedError,
+    Mark,
     Pair,
     seal,
     sync_directory,
@@ -91,6 +93,8 @@ class Store:
         try:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             (directory / "copies").mkdir(mode=0o700, exist_ok=True)
+            sync_directory(directory.parent)
+            sync_directory(directory)
             self._lock = os.open(directory / "lock", os.O_RDWR | os.O_CREAT, 0o600)
         except OSError as error:
             raise TapestryError(
@@ -109,6 +113,7 @@ class Store:
             ) from error
         self._own = Pair(directory / "own")
         self._known = Pair(directory / "known")
+        self._shown = Mark(directory / "own.seq")  # the last entry that was safe
         self._log_path = directory / "own.log"
         self._log: int | None = None
         self._end: int | None = None  # where the next record begins; None: not read yet
@@ -120,6 +125,7 @@ class Store:
 
     def close(self) -> None:
         """Close files and give the lock back."""
+        self._shown.close()
         if self._log is not None:
             os.close(self._log)
             self._log = None
@@ -129,8 +135,9 @@ class Store:
         """The own state, or None on a fresh directory."""
         entries = self._read_log()
         body = self._own.load()
+        shown = self._shown.load()
         if body is None:
-            if not entries and not self._own.fell_back and not self._damaged:
+            if not entries and not self._own.fell_back and not self._damaged and shown < 0:
                 return None
             empty = np.zeros(0, np.float32)
             return OwnState(-1, 0, empty, empty, b"", entries, True)
@@ -138,7 +145,7 @@ class Store:
         self._saved = self._saved_before = state["seq"]
         self._head = entries[-1].signed if entries else state["head"]
         gap = bool(entries) and entries[0].seq > state["seq"] + 1
-        behind = not entries or entries[-1].seq < state["seq"]
+        behind = not entries or entries[-1].seq < max(state["seq"], shown)
         return OwnState(
             state["seq"],
             state["round"],
@@ -165,11 +172,13 @@ class Store:
         """Write an own entry ahead: durable when this returns, and only then to be shown."""
         if self._end is None:
             self._read_log()
-        if self._damaged:
-            self._rewrite([*self._read_log(), entry])
-        else:
-            self._append(_record(entry))
-        self._head = entry.signed
+        if self._head != entry.signed:  # else the disk refused its mark only, and we try again
+            if self._damaged:
+                self._rewrite([*self._read_log(), entry])
+            else:
+                self._append(_record(entry))
+            self._head = entry.signed
+        self._shown.note(entry.seq)
         if self._logged > self._compact_above:
             with contextlib.suppress(OSError):  # the entry is safe; the next one tries again
                 self._compact()
@@ -260,7 +269,8 @@ class Store:
     def drop_copy(self, author: bytes) -> None:
         """Forget a followed copy."""
         for path in (self.directory / "copies").glob(f"{author.hex()}.[01]"):
-            path.unlink(missing_ok=True)
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)
 
     def load_known(self) -> bytes | None:
         """What the protocol knew (heads, profiles, proofs), as it was saved."""

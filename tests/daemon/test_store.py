@@ -12,6 +12,7 @@ import pytest
 from daemon_kit import Author, key, same, vector
 
 from tapestry_p2p.daemon import store as module
+from tapestry_p2p.daemon.files import Mark
 from tapestry_p2p.daemon.store import FollowedCopy, LoggedEntry, OwnState, Store
 from tapestry_p2p.errors import TEMPORARY, TapestryError
 
@@ -101,15 +102,41 @@ def test_half_a_record_at_the_end_was_never_shown(
     opened: Callable[[], Store], folder: Path
 ) -> None:
     made = written(opened(), 2, saved=0)
-    begin = (folder / "own.log").stat().st_size
+    log, mark = folder / "own.log", folder / "own.seq"
+    begin, marked = log.stat().st_size, mark.read_bytes()
     opened().append_entry(LoggedEntry(2, b"signed 2", b"x"))
-    log = folder / "own.log"
-    whole = log.read_bytes()
+    whole, shown = log.read_bytes(), mark.read_bytes()
     for length in range(begin, len(whole)):
         log.write_bytes(whole[:length])
-        state = loaded(opened())
-        assert state.entries == made
-        assert not state.rolled_back, length
+        for mark_bytes, was_shown in ((marked, False), (shown, True)):
+            mark.write_bytes(mark_bytes)
+            state = loaded(opened())
+            assert state.entries == made
+            assert state.rolled_back == was_shown, length
+
+
+def test_the_whole_log_lost_before_the_first_state_is_known_for_it(
+    opened: Callable[[], Store], folder: Path
+) -> None:
+    opened().append_entry(LoggedEntry(0, b"signed 0", b""))
+    (folder / "own.log").unlink()
+    assert loaded(opened()).rolled_back
+
+
+def test_an_entry_whose_mark_was_refused_is_logged_once(
+    opened: Callable[[], Store], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, entry = opened(), LoggedEntry(0, b"signed 0", b"")
+
+    def refuse(_self: Mark, _number: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Mark, "note", refuse)
+        with pytest.raises(OSError, match="Input/output"):
+            store.append_entry(entry)
+    store.append_entry(entry)
+    assert loaded_entries(opened()) == [entry]
 
 
 def test_after_half_a_record_the_log_goes_on_whole(
