@@ -80,9 +80,16 @@ class Exchange:
             self._send_heads(link.peer, (proof.first, proof.second))
 
     def show_proofs(self, link: Link) -> None:
-        """Show a peer that has just greeted the proofs against itself and those it holds."""
+        """Show a peer that has just greeted the proofs against itself."""
+        proof = self._state.proofs.get(link.peer)
+        if proof is not None and link.peer not in link.heads:
+            self._send_heads(link.peer, (proof.first, proof.second))
+
+    def _show_unknown_proofs(self, link: Link, theirs: dict[bytes, Row]) -> None:
+        """Show a peer the proofs against authors whose heads it holds, until it knows them."""
         for author, proof in self._state.proofs.items():
-            if author == link.peer or author in link.heads:
+            row = theirs.get(author)
+            if row is not None and row.mark != proof.id[:MARK_BYTES]:
                 self._send_heads(link.peer, (proof.first, proof.second))
 
     def show(self, peer: bytes, heads: Iterable[SignedHeader]) -> None:
@@ -115,7 +122,8 @@ class Exchange:
         ]
         for stream in sorted(state.streams.values(), key=lambda stream: not stream.followed):
             newest, copy = stream.newest_seq + 1, stream.position + 1
-            profile, mark = number(stream.author) + 1, _mark(stream.newest)
+            profile = number(stream.author) + 1
+            mark = stream.proof.id[:MARK_BYTES] if stream.proof else _mark(stream.newest)
             rows.append(Row(stream.author, profile, newest, copy, mark))
         rows.extend(Row(author, 0, SEQ_MAX, 0) for author in state.retired)
         seen = {row.author for row in rows}
@@ -132,6 +140,7 @@ class Exchange:
         self._send_profiles(link.peer, theirs)
         for author in (state.public_key, *state.streams, *state.retired):
             self._send_missing(link.peer, author, theirs.get(author, Row(author, 0, 0, 0)))
+        self._show_unknown_proofs(link, theirs)
         for author, row in theirs.items():
             stream = state.streams.get(author)
             if stream is not None:
@@ -166,7 +175,8 @@ class Exchange:
         if newest is None or min(newest.header.seq, SEQ_MAX - 1) < their_seq:
             return
         if min(newest.header.seq, SEQ_MAX - 1) == their_seq:
-            if row.mark and row.mark != _mark(newest):  # one of us may be shown a fork
+            known = author in self._state.proofs  # then the proof was shown, or there is no need
+            if row.mark and row.mark != _mark(newest) and not known:  # a fork, for one of us
                 self._send_heads(peer, (newest,))
             return
         if newest.header.seq - max(their_seq, 0) > self._state.settings.ring:

@@ -113,6 +113,9 @@ class Inbox:
     # -- signed headers
 
     def _take_heads(self, link: Link, heads: tuple[SignedHeader, ...]) -> None:
+        if len(heads) == 2 and conflict(*heads) and self._is_old_fork(heads[0]):
+            self._state.count(self._judge_old_fork(*heads), link.peer)
+            return
         for signed in heads if len(heads) < 2 else sorted(heads, key=self._reading_order):
             judgement = self._judge_header(signed)
             self._state.count(judgement, link.peer)
@@ -146,6 +149,29 @@ class Inbox:
         if not signed.is_signed(state.verify):
             return reject("signature")
         return self._admit(stream or self._roster.open(header.author), signed)
+
+    def _is_old_fork(self, signed: SignedHeader) -> bool:
+        """Whether a fork here is behind our head, too old to be held, and no resume ended it."""
+        stream = self._state.streams.get(signed.header.author)
+        if stream is None or stream.proof is not None or stream.newest is None:
+            return False
+        newest, header = stream.newest.header, signed.header
+        behind = header.seq < newest.seq and stream.held(header.seq) is None
+        return behind and header.incarnation == newest.incarnation
+
+    def _judge_old_fork(self, one: SignedHeader, other: SignedHeader) -> Judgement:
+        """The two halves of a proof, shown together: they need nothing that we hold."""
+        state = self._state
+        stream = state.streams[one.header.author]
+        reason = breach(one.header, state.settings) or breach(other.header, state.settings)
+        if reason:
+            return reject(reason)
+        if not stream.rate.take(2, state.now):
+            return ignore("author_too_fast")
+        if not (one.is_signed(state.verify) and other.is_signed(state.verify)):
+            return reject("signature")
+        self._fork(stream, one, other)
+        return accept("fork")
 
     def _triage(self, stream: Stream | None, signed: SignedHeader) -> Judgement | None:
         """The cheap verdict; None if the header deserves a signature check."""
