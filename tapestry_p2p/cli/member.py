@@ -93,7 +93,9 @@ def peers(*, json: bool = False) -> int:
 
 
 def _peer_line(row: dict[str, Any]) -> str:
-    if row["weight_zero"]:
+    if row["probation"] and row["coefficient"] is None:
+        treated = f"on probation for {row['probation']} rounds of ours"
+    elif row["weight_zero"]:
         treated = "not mixed"
     elif row["coefficient"] is None:
         treated = "not mixed yet"

@@ -91,6 +91,28 @@ class Bootstrap(Section, frozen=True, kw_only=True):
         _need_addresses("peers", self.peers, with_peer=True)
 
 
+class Trust(Section, frozen=True, kw_only=True):
+    """What the operator of this machine knows of others, by their peer ids (`tapestry id`)."""
+
+    members: Annotated[
+        list[str],
+        Meta(description="Members that skip probation here: you know whose keys these are."),
+    ] = field(default_factory=list)
+    blocked: Annotated[
+        list[str],
+        Meta(description="Members with whom this one has nothing to do: refused, never mixed."),
+    ] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        for key, ids in (("members", self.members), ("blocked", self.blocked)):
+            if len(ids) > ADDRESSES_MAX:
+                raise ValueError(f"{key}: {len(ids)} > {ADDRESSES_MAX}, the most")
+            for peer_id in ids:
+                _need_id(f"{key}: {peer_id[:80]!r} is no peer id (12D3Koo...)", peer_id)
+        if both := set(self.members) & set(self.blocked):
+            raise ValueError(f"members and blocked both name {min(both)}; decide")
+
+
 class Budget(Section, frozen=True, kw_only=True):
     """What this member may use of its machine."""
 
@@ -144,6 +166,7 @@ class Config(Section, frozen=True, kw_only=True):
     data: Data = field(default_factory=Data)
     listen: Listen = field(default_factory=Listen)
     bootstrap: Bootstrap = field(default_factory=Bootstrap)
+    trust: Trust = field(default_factory=Trust)
     budget: Budget = field(default_factory=Budget)
     log: Log = field(default_factory=Log)
     testing: Testing = field(default_factory=Testing)
@@ -237,13 +260,13 @@ def _need_addresses(key: str, texts: list[str], *, with_peer: bool = False) -> N
     for text in texts:
         address = parse_address(text)
         if with_peer:
-            _need_peer(key, text, address.peer_id)
+            _need_id(f"{key}: {text!r} does not end in /p2p/ID, a member's id", address.peer_id)
 
 
-def _need_peer(key: str, text: str, peer_id: str) -> None:
+def _need_id(wrong: str, peer_id: str) -> None:
     from tapestry_p2p.gossip.identity import public_key_of  # 40 ms that most verbs do not need
 
     try:
         public_key_of(peer_id)
     except ValueError as error:
-        raise ValueError(f"{key}: {text!r} does not end in /p2p/ID, a member's id") from error
+        raise ValueError(wrong) from error

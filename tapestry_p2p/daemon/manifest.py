@@ -22,6 +22,7 @@ WIRE = 1
 NAME_CHARS_MAX = 64
 OPTIONS_MAX = 64
 LINKS_MAX = 48  # each costs a copy in memory; the protocol keeps 64 connections
+PROBATION_ROUNDS = 64  # where a manifest does not say: minutes to hours
 MEMBERS_MAX = 256  # genesis members in a manifest; membership itself is not bounded by this
 _HASH = re.compile(r"[0-9a-f]{64}")
 _DOMAIN = b"tapestry/1/network\0"
@@ -212,6 +213,20 @@ class Mixing(Section, frozen=True, kw_only=True):
     rho: Annotated[
         float, Meta(ge=0, lt=1, description="Smoothing of that momentum. More: calmer, slower.")
     ] = 0.6
+    probation_rounds: (
+        Annotated[
+            int,
+            Meta(
+                ge=0,
+                le=1_000_000,
+                description="Own rounds for which a member takes little of a newcomer (with f = 0"
+                " nothing), unless it is a genesis member, invited us, or is trusted here. More:"
+                " names made for an attack must last longer, honest newcomers wait longer. 0: off."
+                " Not given: 64.",
+            ),
+        ]
+        | UnsetType
+    ) = UNSET
     view: Annotated[
         Literal["applied_pull", "current"],
         Meta(
@@ -246,6 +261,12 @@ class Mixing(Section, frozen=True, kw_only=True):
             return self.k
         enough = (k for k in range(16, LINKS_MAX) if carried(k, self.f) > 4 * self.f)
         return next(enough, LINKS_MAX)
+
+    @property
+    def probation(self) -> int:
+        """The probation rounds in force."""
+        given = self.probation_rounds
+        return PROBATION_ROUNDS if isinstance(given, UnsetType) else given
 
 
 def carried(k: int, f: int) -> float:

@@ -65,6 +65,8 @@ class NodeOptions:
     listen: tuple[Address, ...] = ()
     announce: tuple[Address, ...] = ()
     bootstrap: tuple[Address, ...] = ()
+    trusted: tuple[str, ...] = ()  # peer ids that skip probation here
+    blocked: tuple[str, ...] = ()  # peer ids with which we have nothing to do
     inner_steps: int = 0  # 0: the manifest's
     rounds: int = 0  # 0: for ever
     wait: bool = False  # train only after ``go`` (testnets)
@@ -155,6 +157,10 @@ class Node:
             k=m.mixing.links,
             f=m.mixing.f,
             entries_per_minute_max=m.limits.entries_per_minute_max,
+            probation_rounds=m.mixing.probation,
+            founders=frozenset(map(public_key_of, m.genesis.members)),
+            trusted=frozenset(map(public_key_of, self.options.trusted)),
+            blocked=frozenset(map(public_key_of, self.options.blocked)),
             digest_every_s=DIGEST_EVERY_S,
             bootstrap=tuple((key, tuple(found)) for key, found in bootstrap.items()),
         )
@@ -247,6 +253,8 @@ class Node:
         await self._events_in.send(ev.Disconnected(peer, trio.current_time()))
 
     def _admits(self, peer: bytes) -> bool:
+        if peer in self.protocol.settings.blocked:
+            return False
         return not self.protocol.is_barred(peer, trio.current_time())
 
     async def message(self, peer: bytes, channel: str, data: bytes) -> None:

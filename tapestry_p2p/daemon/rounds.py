@@ -35,7 +35,7 @@ from tapestry_p2p.mix.loom import Difference, Loom, LoomSettings, Mixing
 
 log = logging.getLogger("tapestry.node")
 T = TypeVar("T")
-Mix = Callable[[Mapping[bytes, Vector], int], Mixing[bytes]]
+Mix = Callable[[Mapping[bytes, Vector], int, Mapping[bytes, float]], Mixing[bytes]]
 
 SPEAK_POLL_S = 0.25
 GENESIS_RETRY_S = 1.0
@@ -279,9 +279,10 @@ class Rounds:
     async def _mix(self, loom: Loom[bytes], mix: Mix) -> Vector:
         """Mix and save; the vector float32[d] that the trainer has to add."""
         protocol, copies = self._protocol, self._copies
-        zero = frozenset(a for a in copies.followed if protocol.weight_zero(a))
         async with self._fetcher.mixing:
-            job = functools.partial(mix, copies.vectors(zero), protocol.neighbours)
+            shares = {author: protocol.share(author) for author in copies.followed}
+            zero = frozenset(author for author, share in shares.items() if not share)
+            job = functools.partial(mix, copies.vectors(zero), protocol.neighbours, shares)
             mixing = await self._in_thread(job)
             loom.mixed(mixing)
             await self.save(throttled=True)

@@ -118,6 +118,8 @@ def node_options(config: Config) -> NodeOptions:
         listen=listen,
         announce=announce,
         bootstrap=tuple(map(parse_address, config.bootstrap.peers)),
+        trusted=tuple(config.trust.members),
+        blocked=tuple(config.trust.blocked),
         inner_steps=testing.inner_steps,
         rounds=testing.rounds,
         wait=testing.wait,

@@ -175,6 +175,7 @@ class Control:
                     "round": head.header.round if head else 0,
                     "fresh": self._fresh(key),
                     "weight_zero": node.protocol.weight_zero(key),
+                    "probation": node.protocol.probation(key),
                     "coefficient": mixed.get(peer_id, {}).get("coefficient"),
                     "distance": mixed.get(peer_id, {}).get("distance"),
                 }

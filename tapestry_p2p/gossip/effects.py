@@ -25,7 +25,9 @@ class Persist:
     """Make ``data`` durable before going on.
 
     ``record`` is ``own`` (a signed header of ours, with the payload in the event), ``seen`` (the
-    highest head of ours that somebody else showed), or ``proof`` (an encoded ForkProof).
+    highest head of ours that somebody else showed), ``proof`` (an encoded ForkProof), ``resumed``
+    (the entry by which a forked author may come back), or ``retired`` (a key's last entry). For all
+    but ``own`` a stored snapshot will do.
     """
 
     record: str

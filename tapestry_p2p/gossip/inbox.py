@@ -200,8 +200,10 @@ class Inbox:
             return ignore(reason)
         if was_forked:
             state.proofs.pop(stream.author, None)
+            state.probation.begin_anew(stream.author)
+            state.emit(Persist("resumed", signed.header.seq, signed.encode()))
         if stream.newest_seq > before:
-            stream.fresh_at = state.now
+            stream.fresh_at, stream.heard_round = state.now, state.round
         self._roster.note_arrival(stream, signed.header.seq)
         if stream.has_left:
             state.membership.forget(stream.author, stream.newest_seq)

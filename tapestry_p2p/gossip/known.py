@@ -14,6 +14,9 @@ from tapestry_p2p.gossip.fork import ForkProof, decode_proof
 from tapestry_p2p.gossip.header import SignedHeader, Verify, decode_signed
 
 KNOWN_BYTES_MAX = 64 * 1024 * 1024
+NAMES = (
+    "copies", "neighbours", "order", "own", "probation", "profiles", "proofs", "retired", "seen",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,7 @@ class Known:
     secret: bytes = b""  # keys the order in which neighbours are chosen
     epoch: int = 0  # of that order
     neighbours: tuple[tuple[bytes, bool], ...] = ()  # (peer, whether we chose it)
+    probation: tuple[tuple[bytes, int], ...] = ()  # (author, own rounds in which it was here)
 
     def encode(self) -> bytes:
         """The bytes to store."""
@@ -38,6 +42,7 @@ class Known:
                 "neighbours": [[peer, int(chosen)] for peer, chosen in self.neighbours],
                 "order": [self.secret, self.epoch],
                 "own": [signed.encode() for signed in self.own],
+                "probation": [[author, rounds] for author, rounds in self.probation],
                 "profiles": [[signed.encode(), payload] for signed, payload in self.profiles],
                 "proofs": [proof.encode() for proof in self.proofs],
                 "retired": [signed.encode() for signed in self.retired],
@@ -48,8 +53,10 @@ class Known:
 
 def decode_known(data: bytes, verify: Verify = identity.verify) -> Known:
     """Parse stored bytes; Malformed if they are not what ``encode`` wrote."""
-    names = ("copies", "neighbours", "order", "own", "profiles", "proofs", "retired", "seen")
-    row = fields(unpack(data, bytes_max=KNOWN_BYTES_MAX), dict.fromkeys(names, list))
+    value = unpack(data, bytes_max=KNOWN_BYTES_MAX)
+    if type(value) is dict:
+        value.setdefault("probation", [])  # stored before there was any
+    row = fields(value, dict.fromkeys(NAMES, list))
     try:
         return Known(
             own=tuple(map(decode_signed, row["own"])),
@@ -61,6 +68,7 @@ def decode_known(data: bytes, verify: Verify = identity.verify) -> Known:
             secret=bytes(row["order"][0]),
             epoch=int(row["order"][1]),
             neighbours=tuple((bytes(peer), bool(chosen)) for peer, chosen in row["neighbours"]),
+            probation=tuple((bytes(author), int(rounds)) for author, rounds in row["probation"]),
         )
     except (IndexError, TypeError, ValueError) as error:
         raise Malformed("not a stored state") from error

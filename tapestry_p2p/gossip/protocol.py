@@ -16,7 +16,7 @@ from tapestry_p2p.gossip.adoption import Reference, choose, decode_adoption, may
 from tapestry_p2p.gossip.canonical import Malformed
 from tapestry_p2p.gossip.effects import Dial, Drop, Effect, Persist, ProfileDue
 from tapestry_p2p.gossip.exchange import Exchange
-from tapestry_p2p.gossip.header import LEAVE, PROFILE, Sign, SignedHeader, Verify
+from tapestry_p2p.gossip.header import DIFFERENCE, LEAVE, PROFILE, Sign, SignedHeader, Verify
 from tapestry_p2p.gossip.inbox import Inbox, Parse
 from tapestry_p2p.gossip.known import Known
 from tapestry_p2p.gossip.links import Links
@@ -24,6 +24,7 @@ from tapestry_p2p.gossip.membership import Membership
 from tapestry_p2p.gossip.messages import decode_sync
 from tapestry_p2p.gossip.neighbours import SECRET_BYTES, Neighbours
 from tapestry_p2p.gossip.own import Cue, OwnStream, ProtocolError, Voice
+from tapestry_p2p.gossip.probation import SHARE, Probation
 from tapestry_p2p.gossip.profile import Profile, decode_profile
 from tapestry_p2p.gossip.pursuit import Pursuit
 from tapestry_p2p.gossip.roster import Roster
@@ -60,8 +61,9 @@ class Protocol:
         membership = Membership(settings, random.randbytes(16))
         neighbours = Neighbours(settings, random.randbytes(SECRET_BYTES))
         self._state = State(
-            settings, public_key, random, verify, at, own, links, membership, neighbours
-        )
+            settings, public_key, random, verify, at, own, links, membership, neighbours,
+            Probation(settings, public_key),
+        )  # fmt: skip
         self._roster = Roster(self._state)
         self._exchange = Exchange(self._state)
         self._pursuit = Pursuit(self._state)
@@ -129,6 +131,8 @@ class Protocol:
             state.membership.put(signed, profile, words, state.now, trusted=True)
         if event.kind == LEAVE:
             state.membership.forget(self.public_key)
+        if event.kind == DIFFERENCE:
+            self._roster.count_round(event.round)
         self._exchange.announce(signed, profile)
 
     def _on_unmute(self, event: ev.Unmute) -> None:
@@ -139,6 +143,7 @@ class Protocol:
         for link in list(state.links.connected()):
             self._exchange.tend(link)
         self._roster.expire()
+        self._roster.take_turns()
         self._roster.tend_links()
         self._pursuit.give_up_late_jobs()
         for stream in list(state.streams.values()):
@@ -200,6 +205,8 @@ class Protocol:
         state.own.restore(known.own, known.seen, own_proofs)
         state.proofs = {proof.author: proof for proof in known.proofs}
         state.retired = {signed.header.author: signed for signed in known.retired}
+        state.probation.restore(known.probation)
+        state.round = state.own.head.header.round if state.own.head else 0
         for signed, payload in known.profiles:
             profile = decode_profile(payload)
             state.membership.put(signed, payload, profile, state.now, trusted=True)
@@ -221,6 +228,7 @@ class Protocol:
             profiles=tuple((member.signed, member.payload) for member in members if member),
             proofs=(*state.proofs.values(), *state.own.proofs),
             retired=tuple(state.retired.values()),
+            probation=state.probation.rows,
             secret=state.neighbours.secret,
             epoch=state.neighbours.epoch,
             neighbours=tuple(
@@ -280,8 +288,10 @@ class Protocol:
 
     @property
     def neighbours(self) -> int:
-        """How many neighbours share the weights with us: k where links are sparse."""
-        return self.settings.k if self.is_sparse else len(self.followed())
+        """How many share the weights with us, newcomers apart: k where links are sparse."""
+        if self.is_sparse:
+            return self.settings.k
+        return sum(not self._state.probation.is_new(author) for author in self.followed())
 
     def head(self, author: bytes) -> SignedHeader | None:
         """The newest signed header held of anybody, ourselves included."""
@@ -292,13 +302,29 @@ class Protocol:
         stream = self._state.streams.get(author)
         return stream.position if stream else -1
 
-    def weight_zero(self, author: bytes) -> bool:
-        """Whether the author must not be mixed: forked, retired, gone, or not followed."""
+    def share(self, author: bytes) -> float:
+        """How much of a neighbour's weight w = 1/(neighbours+1) the author has: 1, less, or 0.
+
+        0: forked, retired, gone, blocked, not followed, or a newcomer. Only the newcomer whose turn
+        it is has some, so that all of them together stay within half of b = f w; none for f = 0.
+        """
         state = self._state
         stream = state.streams.get(author)
         if author in state.retired or author in state.proofs or stream is None:
-            return True
-        return stream.proof is not None or stream.has_left or not stream.followed
+            return 0.0
+        if stream.proof is not None or stream.has_left or not stream.followed:
+            return 0.0
+        if not state.probation.is_new(author):
+            return 1.0
+        return SHARE if self.settings.f > 0 and author == state.turn else 0.0
+
+    def weight_zero(self, author: bytes) -> bool:
+        """Whether the author must not be mixed."""
+        return self.share(author) == 0
+
+    def probation(self, author: bytes) -> int:
+        """Own rounds for which the author is still a newcomer, if it stays; 0 if it is none."""
+        return self.settings.probation_rounds - self._state.probation.rounds(author)
 
     def statistics(self) -> dict[str, dict[str, int]]:
         """Counts of verdicts by reason, and the sizes of all tables."""

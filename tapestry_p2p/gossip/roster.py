@@ -1,9 +1,10 @@
 """Which authors have a place, and which of them we follow.
 
 Everybody, up to the all-to-all limit: there a place held by somebody we never reached gives way to
-a connected author. Where members are more, those with whom neighbours.py keeps a link; here its
-choices become dials, words and copies. Silent authors expire with their profile. Judges no header
-and fetches nothing.
+a connected author, and of newcomers (probation.py) only the one whose turn it is has a place. Where
+members are more, those with whom neighbours.py keeps a link; here its choices become dials, words
+and copies. Strangers change neither: whether there are many is asked of those who are no newcomers.
+Silent authors expire with their profile. Judges no header and fetches nothing.
 """
 
 from __future__ import annotations
@@ -75,21 +76,32 @@ class Roster:
     def consider(self, stream: Stream) -> None:
         """Follow the author if it has a place with us, or takes one of somebody never reached."""
         state = self._state
-        if stream.followed or stream.has_left:
+        if stream.followed or stream.has_left or stream.author in state.settings.blocked:
             return
         if state.neighbours.sparse:
             if self._keeps(stream.author):
                 self._follow(stream)
             return
+        if state.probation.is_new(stream.author) and stream.author != state.turn:
+            return
         if len(self.followed()) >= state.settings.all_to_all_max - 1:
-            if not state.links.is_greeted(stream.author):
-                return
-            others = (other for other in state.streams.values() if other.followed)
-            victim = next((other for other in others if self._is_unreached(other)), None)
+            victim = self._victim(stream)
             if victim is None:
                 return
             self.let_go(victim.author, "place_taken")
         self._follow(stream)
+
+    def _victim(self, stream: Stream) -> Stream | None:
+        """Whose place an author may take: the newcomer's, or that of somebody never reached."""
+        state = self._state
+        others = [other for other in state.streams.values() if other.followed]
+        if not state.probation.is_new(stream.author):
+            for other in others:
+                if state.probation.is_new(other.author):
+                    return other
+        if not state.links.is_greeted(stream.author):
+            return None
+        return next((other for other in others if self._is_unreached(other)), None)
 
     def _follow(self, stream: Stream) -> None:
         stream.follow()
@@ -110,13 +122,64 @@ class Roster:
         if stream.arrive(seq):
             self._state.emit(Arrived(stream.author, seq, self._state.now))
 
+    # -- newcomers
+
+    def count_round(self, round_: int) -> None:
+        """A round of ours is over: it counts for every newcomer who is here."""
+        state = self._state
+        state.round = round_
+        for stream in list(state.streams.values()):
+            if state.probation.is_new(stream.author) and self._is_here(stream):
+                state.probation.count(stream.author)
+
+    def take_turns(self) -> None:
+        """See whose turn it is among the newcomers; the others keep no place."""
+        state = self._state
+        streams = [s for s in state.streams.values() if state.probation.is_new(s.author)]
+        here = [stream for stream in streams if self._is_here(stream)]
+        sparse = state.neighbours.sparse
+        found = (stream.author for stream in here if stream.followed or not sparse)
+        state.turn = state.probation.turn(found, state.round, state.neighbours.secret)
+        if sparse:
+            return
+        for stream in streams:
+            if stream.followed and stream.author != state.turn:
+                self.let_go(stream.author, "probation")
+
+    def _is_here(self, stream: Stream) -> bool:
+        """Whether an author counts as here: it signs on, and proved itself to us.
+
+        Where links are sparse nobody meets everybody, and a signed head that moves is enough.
+        """
+        state = self._state
+        if stream.proof is not None or stream.has_left or stream.heard_round is None:
+            return False
+        if state.round - stream.heard_round > state.settings.ring:
+            return False
+        member = state.membership.get(stream.author)
+        met = state.links.is_greeted(stream.author) or (member is not None and member.worked)
+        return met or state.neighbours.sparse
+
+    def _company(self) -> int:
+        """How many members there are, ourselves included, as far as that may change our ways.
+
+        Names cost nothing, so newcomers do not count; but to one who has just come itself
+        everybody is new, and there may be a crowd.
+        """
+        state = self._state
+        needed = state.settings.probation_rounds
+        strange = state.public_key not in state.membership
+        if state.round < needed and state.public_key not in state.settings.founders:
+            return len(state.membership) + strange
+        known = sum(not state.probation.is_new(author) for author in state.membership)
+        return known + strange
+
     # -- links, where members are too many for everyone to follow everyone
 
     def tend_links(self) -> None:
         """Once a tick: ask whom we want, tell neighbours where we stand, drop what is too much."""
         state, neighbours = self._state, self._state.neighbours
-        strangers = state.public_key not in state.membership
-        if neighbours.crowd(len(state.membership) + strangers):
+        if neighbours.crowd(self._company()):
             self._change_mode()
         if not neighbours.sparse:
             return
@@ -184,7 +247,11 @@ class Roster:
             addresses = member.profile.addresses if member else ()
             if author not in state.proofs and (addresses or state.links.is_greeted(author)):
                 blocks[author] = address_block(addresses[0]) if addresses else "none"
-        blocks.update((peer, None) for peer, _ in state.settings.bootstrap if peer in blocks)
+        for author in blocks:
+            if author in state.probation.exempt:
+                blocks[author] = None
+        for author in state.settings.blocked:
+            blocks.pop(author, None)
         blocks.pop(state.public_key, None)
         return blocks
 

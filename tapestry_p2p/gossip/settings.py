@@ -26,8 +26,12 @@ class Settings:
     k: int = 16  # links of each member where there are more; fewer cost less and tolerate less
     f: int = 0  # hostile neighbours tolerated
     entries_per_minute_max: int = 6000  # per author; lower holds back a flood, and a fast member
+    probation_rounds: int = 0  # own rounds for which a new author weighs little; 0: no probation
+    founders: frozenset[bytes] = frozenset()  # genesis members: never new
 
-    bootstrap: tuple[tuple[bytes, tuple[str, ...]], ...] = ()  # (public key, addresses) to dial
+    bootstrap: tuple[tuple[bytes, tuple[str, ...]], ...] = ()  # inviters: (public key, addresses)
+    trusted: frozenset[bytes] = frozenset()  # by this machine's operator: never new
+    blocked: frozenset[bytes] = frozenset()  # by the same: never followed, connections refused
     milestone: int = 64  # headers at multiples are kept, so that old forks can be proved
     milestones_max: int = 32
     message_bytes_max: int = 65_536
@@ -79,6 +83,7 @@ class Settings:
         _require(self.all_to_all_max <= self.streams_max, "all_to_all_max <= streams_max")
         _require(self.all_to_all_max <= self.peers_max, "all_to_all_max <= peers_max")
         _require(0 <= 3 * self.f <= self.k, "3f <= k")
+        _require(self.probation_rounds >= 0, "probation_rounds >= 0")
         _require(2 <= self.k <= self.streams_max, "2 <= k <= streams_max")
         _require(self.k <= self.peers_max, "k <= peers_max")
         _require(

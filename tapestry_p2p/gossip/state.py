@@ -16,6 +16,7 @@ from tapestry_p2p.gossip.links import Links
 from tapestry_p2p.gossip.membership import Membership
 from tapestry_p2p.gossip.neighbours import Neighbours
 from tapestry_p2p.gossip.own import OwnStream
+from tapestry_p2p.gossip.probation import Probation
 from tapestry_p2p.gossip.settings import Settings
 from tapestry_p2p.gossip.streams import Stream
 from tapestry_p2p.gossip.verdict import Judgement, Tally, Verdict
@@ -34,6 +35,9 @@ class State:
     links: Links
     membership: Membership
     neighbours: Neighbours
+    probation: Probation
+    round: int = 0  # our own newest
+    turn: bytes | None = None  # the newcomer who is followed, and mixed a little
     streams: dict[bytes, Stream] = field(default_factory=dict)
     retired: dict[bytes, SignedHeader] = field(default_factory=dict)
     proofs: dict[bytes, ForkProof] = field(default_factory=dict)

@@ -89,6 +89,7 @@ class Stream:
     want_at: float = 0.0
     arrived: set[int] = field(default_factory=set)
     claimed: int = -1  # no peer has said that its copy stands beyond this seq
+    heard_round: int | None = None  # own round in which the newest head last rose in this life
 
     @property
     def newest(self) -> SignedHeader | None:

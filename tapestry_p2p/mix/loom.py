@@ -25,6 +25,7 @@ must fail; no manifest may name it).
 
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -32,10 +33,11 @@ import numpy as np
 from tapestry_p2p.mix.codec import Vector, decode, encode
 from tapestry_p2p.mix.copy import PublicCopy, norm
 from tapestry_p2p.mix.rules import Report, mix
-from tapestry_p2p.mix.rules.base import Each
+from tapestry_p2p.mix.rules.base import Each, Weights
 from tapestry_p2p.mix.topology import enough_live
 
 Author = TypeVar("Author", bound=Hashable)
+Shares = Mapping[Author, float]  # of a neighbour's weight, where it is less than 1
 VIEWS = ("applied_pull", "current")
 OWED_MAX = 64  # who left and may come back; strangers come and go for ever
 
@@ -162,27 +164,47 @@ class Loom(Generic[Author]):
 
     # -- mix
 
-    def mix(self, y: Vector, copies: Mapping[Author, Vector], neighbours: int) -> Mixing[Author]:
+    def mix(
+        self,
+        y: Vector,
+        copies: Mapping[Author, Vector],
+        neighbours: int,
+        shares: Shares[Author] = MappingProxyType({}),
+    ) -> Mixing[Author]:
         """Draw the neighbours' public copies in, with momentum: once a round, after publishing.
 
-        Every weight is 1/(neighbours+1). ``copies`` leaves out whoever must not count (forked,
-        barred); stale ones are left out here. An absent neighbour's weight stays with self.
-        Changes nothing.
+        Every weight is 1/(neighbours+1), or that times ``shares[author]`` for those who are on
+        probation; these add nobody to the live. ``copies`` leaves out whoever must not count
+        (forked, barred); stale ones are left out here. An absent neighbour's weight stays with
+        self. Changes nothing.
         """
-        return self._mix(y, copies, neighbours, once=True)
+        return self._mix(y, copies, neighbours, shares, once=True)
 
-    def mix_news(self, copies: Mapping[Author, Vector], neighbours: int) -> Mixing[Author]:
+    def mix_news(
+        self,
+        copies: Mapping[Author, Vector],
+        neighbours: int,
+        shares: Shares[Author] = MappingProxyType({}),
+    ) -> Mixing[Author]:
         """The round's mixing once more, with what neighbours published since; at any time."""
-        return self._mix(self.x, copies, neighbours, once=False)
+        return self._mix(self.x, copies, neighbours, shares, once=False)
 
     def _mix(
-        self, y: Vector, copies: Mapping[Author, Vector], neighbours: int, once: bool
+        self,
+        y: Vector,
+        copies: Mapping[Author, Vector],
+        neighbours: int,
+        shares: Shares[Author],
+        once: bool,
     ) -> Mixing[Author]:
         s = self.settings
         authors = tuple(a for a in copies if self.fresh(a))
-        if not enough_live(len(authors) + 1, s.f):
+        full = sum(shares.get(author, 1.0) == 1.0 for author in authors)
+        if not enough_live(full + 1, s.f):
             authors = ()
-        mean, report = self._mean(authors, copies, neighbours)
+        weight = 1.0 / (max(neighbours, full) + 1)
+        weights = np.array([weight * shares.get(author, 1.0) for author in authors])
+        mean, report = self._mean(authors, copies, weights)
         pull = np.float32(s.gamma) * mean.pull
         correction = pull - self._pull
         momentum = kept = None
@@ -203,15 +225,14 @@ class Loom(Generic[Author]):
             self._momentum = mixing.momentum
 
     def _mean(
-        self, authors: tuple[Author, ...], copies: Mapping[Author, Vector], neighbours: int
+        self, authors: tuple[Author, ...], copies: Mapping[Author, Vector], weights: Weights
     ) -> tuple[Mean[Author], Report | None]:
-        """The rule's mean of these neighbours, who all count alike."""
+        """The rule's mean of these neighbours."""
         s = self.settings
         report: Report | None = None
         bases = self._bases(authors)
         pull = np.zeros_like(self.x)
         if authors:
-            weights = np.full(len(authors), 1.0 / (max(neighbours, len(authors)) + 1))
             pull, report = mix(
                 s.rule,
                 self.own.vector,

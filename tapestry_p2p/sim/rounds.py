@@ -131,8 +131,7 @@ class Rounds:
         if self._pace.slower != 1.0:
             member.note("slow_round")
         if self._pace.mixes:
-            live, neighbours = self._neighbourhood()
-            self._mixed(loom.mix(y, live, neighbours), "mixed")
+            self._mixed(loom.mix(y, *self._neighbourhood()), "mixed")
             member.x = loom.x
 
     # -- mixing
@@ -146,14 +145,14 @@ class Rounds:
         self._mixed(mixing, "mixed_news")
         self._added.append(mixing.correction)
 
-    def _neighbourhood(self) -> tuple[Mapping[bytes, Vector], int]:
-        """Whom we mix with, and how many share the weights."""
+    def _neighbourhood(self) -> tuple[Mapping[bytes, Vector], int, Mapping[bytes, float]]:
+        """Whom we mix with, how many share the weights, and how much of one each has."""
         member = self._member
         protocol = member.protocol
         assert protocol is not None
-        copies = sorted(member.copies.items())
-        live = {a: held.point.vector for a, held in copies if not protocol.weight_zero(a)}
-        return live, protocol.neighbours
+        shares = {author: protocol.share(author) for author in sorted(member.copies)}
+        live = {a: member.copies[a].point.vector for a, share in shares.items() if share}
+        return live, protocol.neighbours, shares
 
     def _mixed(self, mixing: Mixing[bytes], what: str) -> None:
         self.loom.mixed(mixing)

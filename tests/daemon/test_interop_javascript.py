@@ -23,7 +23,7 @@ pytestmark = pytest.mark.integration
 CODE = Path(__file__).parents[1] / "interop" / "js"
 DEADLINE_S = 120.0
 GENESIS = vector()
-MANIFEST = make_manifest(GENESIS)
+MANIFEST = make_manifest(GENESIS, probation_rounds=0)
 ROUNDS = 5
 
 

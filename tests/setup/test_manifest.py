@@ -67,7 +67,7 @@ def test_every_key_changes_the_id() -> None:
         "members": ["12D3KooWD3eckifWpRn9wQpMG9R9hX3sD158z7EqHWmweQAJU5SA"],
         "codec": "int8", "ring": 17, "ttl": 15, "keyframe_every": 65, "rule": "mean", "f": 1,
         "all_to_all_max": 16, "k": 17, "gamma": 0.4, "mu": 0.5, "rho": 0.5, "view": "applied_pull",
-        "inner_steps": 51, "schedule_steps": 21, "chunk_bytes_max": 131072,
+        "probation_rounds": 100, "inner_steps": 51, "schedule_steps": 21, "chunk_bytes_max": 131072,
         "entry_bytes_max": 1 << 25, "entries_per_minute_max": 601, "norm_max": 2e6,
     }  # fmt: skip
     ids = {minimal().network_id}

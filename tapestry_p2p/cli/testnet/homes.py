@@ -58,7 +58,8 @@ def prepare(plan: Plan, rule: str, folder: Path) -> Prepared:
     texts, shares = _cut(plan, folder / "texts")
     cache = plan.out / "cache"
     cache.mkdir(parents=True, exist_ok=True)
-    manifest = _manifest(plan, rule, shares[0], cache)
+    homes = [_home(plan, i, shares, folder, cache) for i in range(plan.members)]
+    manifest = _manifest(plan, rule, shares[0], cache, [home.peer_id for home in homes])
     every = max(1, plan.steps // JUDGEMENTS)
     judge = {
         "texts": texts,
@@ -66,7 +67,6 @@ def prepare(plan: Plan, rule: str, folder: Path) -> Prepared:
         "every_steps": every,
         "sovereign_from_step": int(plan.steps * SOVEREIGN_SHARE),
     }
-    homes = [_home(plan, i, shares, folder, cache) for i in range(plan.members)]
     port = _free_port()
     for home in homes:
         _write(plan, home, homes, manifest, judge, port)
@@ -100,7 +100,9 @@ def _cut(plan: Plan, folder: Path) -> tuple[dict[str, list[str]], list[Path]]:
     return {language: held[language] for language in held if language in used}, shares
 
 
-def _manifest(plan: Plan, rule: str, data: Path, cache: Path) -> network.Manifest:
+def _manifest(
+    plan: Plan, rule: str, data: Path, cache: Path, members: list[str]
+) -> network.Manifest:
     task, digest = plan.model.task, ""
     found = describe(task, plan.model.options, plan.seed, [data], cache)
     name = task
@@ -112,7 +114,7 @@ def _manifest(plan: Plan, rule: str, data: Path, cache: Path) -> network.Manifes
             network=network.Network(name=f"testnet {plan.seed}"),
             task=network.Task(name=name, digest=digest, options=plan.model.options),
             schema=network.Schema(hash=found.schema, parameters=found.parameters),
-            genesis=network.Genesis(seed=plan.seed, root=found.root.hex()),
+            genesis=network.Genesis(seed=plan.seed, root=found.root.hex(), members=members),
             streams=network.Streams(codec=plan.codec),  # type: ignore[arg-type]
             mixing=_mixing(plan, rule),
             training=network.Training(inner_steps=plan.inner_steps, schedule_steps=plan.steps),
