@@ -107,6 +107,8 @@ class Control:
             "useful_bytes_sent": traffic.useful_sent,
             "keyframe_bytes_sent": traffic.keyframe_sent,
             "node_rss_mb": round(memory_mb(), 1),
+            "sockets": len(node.transport.gate),  # that others opened to us
+            "tasks": trio.lowlevel.current_statistics().tasks_living,
             "cpu_s": round(time.process_time(), 2),
         }
 

@@ -54,6 +54,7 @@ PING_EVERY_S = 15.0  # fifty idle peers then cost less than 1/200 of a core
 PING_DEADLINE_S = 20.0
 STALL_S = 20.0  # a fetch, or a piece of an answer, that takes so long ends its connection
 DIAL_S = 10.0
+DEFER_S = 5  # the kernel keeps a stranger who says nothing that long before it shows it to us
 
 
 _ED25519_ID = bytes([0x00, 0x24, 0x08, 0x01, 0x12, 0x20])  # identity multihash of the key
@@ -420,6 +421,8 @@ class Transport:
                     "choose another port in [listen] addresses",
                     FAILURE,
                 ) from error
+            for listener in found:
+                listener.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, DEFER_S)
             self._listeners += found
             port = found[0].socket.getsockname()[1]
             self.addresses.append(Address(address.kind, address.host, port))

@@ -494,6 +494,7 @@ async def test_whoever_is_not_admitted_is_refused_once_we_know_who_it_is() -> No
 @in_trio
 async def test_idle_strangers_keep_nobody_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(guard, "HANDSHAKE_DEADLINE_S", 0.5)
+    monkeypatch.setattr(module, "DEFER_S", 0)  # else they come to us seconds later
     async with peers(1, 2) as (us, honest):
         idle = [await stranger(us) for _ in range(40)]
         await us.until(lambda: us.transport.gate.refused.total() > 0)
@@ -503,6 +504,18 @@ async def test_idle_strangers_keep_nobody_out(monkeypatch: pytest.MonkeyPatch) -
         await us.until(lambda: us.lists(honest))
         assert trio.current_time() - began < 1.0
         assert us.transport.gate.refused["strangers"] >= 40 - STRANGERS_MAX
+        for stream in idle:
+            await stream.aclose()
+
+
+@in_trio
+async def test_the_kernel_keeps_the_silent_away_from_us() -> None:
+    async with peers(1, 2) as (us, honest):
+        idle = [await stranger(us) for _ in range(40)]
+        await honest.dials(us)
+        assert len(us.transport.gate) == 1
+        await idle[0].send_all(b"\xff")
+        await us.until(lambda: len(us.transport.gate) == 2)
         for stream in idle:
             await stream.aclose()
 

