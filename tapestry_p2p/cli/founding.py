@@ -79,12 +79,14 @@ def init(
     )
     manifest = m.parse_manifest(m.dump_manifest(founded).encode())
     own, listen = newcomer.with_free_port(texts)
-    newcomer.write(paths, manifest, Config(member=member, data=own, listen=listen))
+    newcomer.write(paths, manifest, Config(member=member, data=own, listen=listen), identity)
     say(
         f"Member   {identity.peer_id}{'' if made else ' (the key was there)'}",
         f"Network  {manifest.network.name}, {manifest.schema.parameters} parameters, id"
         f" {manifest.network_id.hex()}",
         f"Files    {paths.config}",
+        f"Offline  {newcomer.retirement(paths, manifest, identity)}: keep it elsewhere; it ends the"
+        " key, should it be stolen (tapestry retire)",
         f"Next     {newcomer.command('run', home)}, and in another terminal"
         f" {newcomer.command('invite', home)}",
     )

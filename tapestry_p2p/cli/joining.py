@@ -72,11 +72,14 @@ def join(
     identity, made = newcomer.own_key(paths)
     own, listen = newcomer.with_free_port(texts)
     peers = Bootstrap(peers=[str(address) for address in invite.addresses])
-    newcomer.write(paths, manifest, Config(member=member, data=own, listen=listen, bootstrap=peers))
+    config = Config(member=member, data=own, listen=listen, bootstrap=peers)
+    newcomer.write(paths, manifest, config, identity)
     say(
         f"Member   {identity.peer_id}{'' if made else ' (the key was there)'}",
         f"Network  {manifest.network.name}, id {manifest.network_id.hex()}",
         f"Files    {paths.config}",
+        f"Offline  {newcomer.retirement(paths, manifest, identity)}: keep it elsewhere; it ends the"
+        " key, should it be stolen (tapestry retire)",
         f"Next     {newcomer.command('run', home)}",
     )
 

@@ -31,6 +31,7 @@ VERBS: dict[str, tuple[Verb, ...]] = {
         ("join", "joining:join", "Join a network by an invite link."),
         ("config", "configuration:app", "Check or show the configuration."),
         ("data", "datasets:app", "Get texts to train on."),
+        ("retire", "retiring:retire", "End a stolen key for good, everywhere."),
         ("id", "about:id_", "Show this member's public name."),
         ("paths", "about:paths", "Show where this member's files lie."),
     ),

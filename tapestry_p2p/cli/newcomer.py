@@ -16,12 +16,14 @@ from tapestry_p2p.daemon.config import Config, Data, Listen, dump_config
 from tapestry_p2p.daemon.keyfile import load_key, make_key
 from tapestry_p2p.daemon.manifest import Manifest, dump_manifest
 from tapestry_p2p.daemon.paths import Paths, find_paths
+from tapestry_p2p.daemon.retirement import write_retirement
 from tapestry_p2p.data import UDHR_LANGUAGES, udhr, udhr_code
 from tapestry_p2p.errors import BAD_CONFIG, FAILURE, REFUSED, TapestryError
 from tapestry_p2p.gossip.identity import Identity
 
 PORTS = range(10_000, 30_000)  # below those that the system gives to outgoing connections
 PORT_TRIES = 100
+SHORT_ID = 8  # last characters of a peer id
 
 
 def new_paths(home: Path | None) -> Paths:
@@ -85,19 +87,27 @@ def with_free_port(data: Sequence[Path]) -> tuple[Data, Listen]:
     return Data(paths=[str(path) for path in data]), Listen(addresses=[address])
 
 
-def write(paths: Paths, manifest: Manifest, config: Config) -> None:
-    """Write both files, each new. The manifest comes last: with it the member is complete."""
-    for path, text in (
-        (paths.member, dump_config(config)),
-        (paths.manifest, dump_manifest(manifest)),
-    ):
-        try:
-            with path.open("x", encoding="utf-8") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError as error:
-            raise TapestryError(f"{path} cannot be written: {error.strerror}", FAILURE) from error
+def retirement(paths: Paths, manifest: Manifest, identity: Identity) -> Path:
+    """Where the signed end of a key in a network is written first; it belongs elsewhere."""
+    network = manifest.network_id.hex()[:SHORT_ID]
+    return paths.config / f"retire-{identity.peer_id[-SHORT_ID:]}-{network}.txt"
+
+
+def write(paths: Paths, manifest: Manifest, config: Config, identity: Identity) -> None:
+    """Write all files, each new. The manifest comes last: with it the member is complete."""
+    _write_new(paths.member, dump_config(config))
+    write_retirement(retirement(paths, manifest, identity), manifest.network_id, identity)
+    _write_new(paths.manifest, dump_manifest(manifest))
+
+
+def _write_new(path: Path, text: str) -> None:
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise TapestryError(f"{path} cannot be written: {error.strerror}", FAILURE) from error
 
 
 def command(verb: str, home: Path | None) -> str:

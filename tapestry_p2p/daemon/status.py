@@ -1,7 +1,7 @@
 """What a node says of itself over the control socket: plain facts, no data, no secrets.
 
-Reads the node; changes nothing but on ``go`` and ``stop``. Names that peers chose are passed on as
-they are bounded in their profiles; whoever prints them escapes them.
+Reads the node; changes nothing but on ``go``, ``stop``, ``retire``. Names that peers chose are
+passed on as they are bounded in their profiles; whoever prints them escapes them.
 """
 
 import contextlib
@@ -17,7 +17,9 @@ from tapestry_p2p.daemon.copies import copy_root
 from tapestry_p2p.daemon.invite import Invite
 from tapestry_p2p.daemon.node import Node
 from tapestry_p2p.daemon.promise import present
-from tapestry_p2p.errors import USAGE, TapestryError
+from tapestry_p2p.daemon.retirement import checked, need_network
+from tapestry_p2p.errors import REFUSED, USAGE, TapestryError
+from tapestry_p2p.gossip import events as ev
 from tapestry_p2p.gossip.identity import peer_id_of
 from tapestry_p2p.mix.topology import enough_live
 
@@ -47,10 +49,28 @@ class Control:
 
     async def answer(self, request: dict[str, Any]) -> dict[str, Any]:
         """One request's answer. TapestryError (2) for an unknown verb."""
-        verb = self._verbs.get(str(request.get("do")))
+        asked = str(request.get("do"))
+        if asked == "retire":
+            return await self._retire(request)
+        verb = self._verbs.get(asked)
         if verb is None:
-            raise TapestryError(f"do must be one of {', '.join(sorted(self._verbs))}", USAGE)
+            known = ", ".join(sorted([*self._verbs, "retire"]))
+            raise TapestryError(f"do must be one of {known}", USAGE)
         return verb()
+
+    async def _retire(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Take in the signed end of a key, and show it to everybody who is connected."""
+        node = self._node
+        try:
+            signed = checked(str(request.get("entry")))
+        except ValueError as error:
+            raise TapestryError("entry must be a signed retire entry in hex", USAGE) from error
+        need_network(signed, node.manifest.network_id)
+        await node.act(ev.Retire(signed, trio.current_time()))
+        author = signed.header.author
+        if author not in node.protocol.retired():
+            raise TapestryError("too many keys are retired here already", REFUSED)
+        return {"id": peer_id_of(author), "told": len(node.protocol.greeted())}
 
     def _go(self) -> dict[str, Any]:
         self._node.rounds.go.set()

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tapestry_p2p.gossip.header import SignedHeader
+
 
 @dataclass(frozen=True)
 class Connected:
@@ -99,6 +101,17 @@ class Unmute:
 
 
 @dataclass(frozen=True)
+class Retire:
+    """Our operator hands in somebody's signed ``retire`` entry, or our own, for all to see.
+
+    Raises ProtocolError if it is none of this network; the shell has checked that.
+    """
+
+    signed_header: SignedHeader
+    at: float
+
+
+@dataclass(frozen=True)
 class Tick:
     """Time passed. At least once a second; more often costs little."""
 
@@ -114,5 +127,6 @@ Event = (
     | ApplyFailed
     | Publish
     | Unmute
+    | Retire
     | Tick
 )

@@ -74,6 +74,11 @@ class Exchange:
             for frame in frames:
                 state.emit(Send(link.peer, SYNC, frame))
 
+    def tell(self, signed: SignedHeader) -> None:
+        """Show a verified header to everybody."""
+        for link in list(self._state.links.greeted()):
+            self._send_heads(link.peer, (signed,))
+
     def pass_on(self, proof: ForkProof) -> None:
         """Show a new proof to everybody: to its author, who may be a restored backup, as well."""
         for link in list(self._state.links.greeted()):
@@ -125,7 +130,8 @@ class Exchange:
             profile = number(stream.author) + 1
             mark = stream.proof.id[:MARK_BYTES] if stream.proof else _mark(stream.newest)
             rows.append(Row(stream.author, profile, newest, copy, mark))
-        rows.extend(Row(author, 0, SEQ_MAX, 0) for author in state.retired)
+        retired = (author for author in state.retired if author != state.public_key)
+        rows.extend(Row(author, 0, SEQ_MAX, 0) for author in retired)
         seen = {row.author for row in rows}
         rows.extend(Row(key, number(key) + 1, 0, 0) for key in state.membership if key not in seen)
         return tuple(rows[:ROWS_MAX])

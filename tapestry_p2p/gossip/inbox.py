@@ -13,7 +13,7 @@ from tapestry_p2p.gossip.canonical import Malformed
 from tapestry_p2p.gossip.effects import CloneSeen, Forked, OwnHead, Persist
 from tapestry_p2p.gossip.exchange import Exchange
 from tapestry_p2p.gossip.fork import conflict, fork_proof
-from tapestry_p2p.gossip.header import PROFILE, SEQ_MAX, SignedHeader
+from tapestry_p2p.gossip.header import PROFILE, RETIRE, SEQ_MAX, SignedHeader
 from tapestry_p2p.gossip.links import Link
 from tapestry_p2p.gossip.merkle import chunk_hash
 from tapestry_p2p.gossip.messages import (
@@ -231,6 +231,8 @@ class Inbox:
         if not signed.is_signed(state.verify):
             return reject("signature")
         shown = state.own.learn(signed, state.now)
+        if signed.header.kind == RETIRE:
+            self._retire(signed)
         if shown is not Shown.BESIDE:
             state.emit(Persist("seen", signed.header.seq, signed.encode()))
             state.emit(CloneSeen(signed) if shown is Shown.CLONE else OwnHead(signed))
@@ -239,15 +241,34 @@ class Inbox:
     def _judge_retire(self, signed: SignedHeader) -> Judgement:
         state = self._state
         author = signed.header.author
-        if len(state.retired) >= state.settings.members_max:
+        if len(state.retired) >= state.settings.members_max and not self._forget_retired():
             return ignore("retired_full")
         if not signed.is_signed(state.verify):
             return reject("signature")
         self._roster.let_go(author, "retired")
         state.streams.pop(author, None)
         state.membership.forget(author)
-        state.retired[author] = signed
+        self._retire(signed)
         return accept("retire")
+
+    def _retire(self, signed: SignedHeader) -> None:
+        """A key has ended: kept for good, and everybody is shown it, once."""
+        state = self._state
+        state.retired[signed.header.author] = signed
+        state.emit(Persist("retired", signed.header.seq, signed.encode()))
+        self._exchange.tell(signed)
+
+    def _forget_retired(self) -> bool:
+        """Make room among the retired: a newcomer who retired would only be a newcomer again."""
+        retired, probation = self._state.retired, self._state.probation
+        newcomer = next((author for author in retired if probation.is_new(author)), None)
+        if newcomer is not None:
+            del retired[newcomer]
+        return newcomer is not None
+
+    def take_retire(self, event: ev.Retire) -> Judgement:
+        """Judge a ``retire`` that our operator hands in, as if a peer had shown it."""
+        return self._judge_header(event.signed_header)
 
     # -- profiles
 

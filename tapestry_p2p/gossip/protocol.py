@@ -16,7 +16,15 @@ from tapestry_p2p.gossip.adoption import Reference, choose, decode_adoption, may
 from tapestry_p2p.gossip.canonical import Malformed
 from tapestry_p2p.gossip.effects import Dial, Drop, Effect, Persist, ProfileDue
 from tapestry_p2p.gossip.exchange import Exchange
-from tapestry_p2p.gossip.header import DIFFERENCE, LEAVE, PROFILE, Sign, SignedHeader, Verify
+from tapestry_p2p.gossip.header import (
+    DIFFERENCE,
+    LEAVE,
+    PROFILE,
+    RETIRE,
+    Sign,
+    SignedHeader,
+    Verify,
+)
 from tapestry_p2p.gossip.inbox import Inbox, Parse
 from tapestry_p2p.gossip.known import Known
 from tapestry_p2p.gossip.links import Links
@@ -30,6 +38,7 @@ from tapestry_p2p.gossip.pursuit import Pursuit
 from tapestry_p2p.gossip.roster import Roster
 from tapestry_p2p.gossip.settings import Settings
 from tapestry_p2p.gossip.state import State
+from tapestry_p2p.gossip.verdict import Verdict
 
 __all__ = ["Protocol", "ProtocolError"]
 
@@ -78,6 +87,7 @@ class Protocol:
             ev.ApplyFailed: self._on_apply_failed,
             ev.Publish: self._on_publish,
             ev.Unmute: self._on_unmute,
+            ev.Retire: self._on_retire,
             ev.Tick: self._on_tick,
         }
         self._restore(known or Known())
@@ -137,6 +147,12 @@ class Protocol:
 
     def _on_unmute(self, event: ev.Unmute) -> None:
         self._state.own.hear(Cue.UNMUTED)
+
+    def _on_retire(self, event: ev.Retire) -> None:
+        judgement = self._inbox.take_retire(event)
+        self._state.tally.add(judgement)
+        if event.signed_header.header.kind != RETIRE or judgement.verdict is Verdict.REJECT:
+            raise ProtocolError(f"no retire entry of this network: {judgement.reason}")
 
     def _on_tick(self, event: ev.Tick) -> None:
         state = self._state
@@ -301,6 +317,10 @@ class Protocol:
         """Seq that our copy of the author stands at; -1 if there is none."""
         stream = self._state.streams.get(author)
         return stream.position if stream else -1
+
+    def retired(self) -> frozenset[bytes]:
+        """Keys that have ended for good."""
+        return frozenset(self._state.retired)
 
     def share(self, author: bytes) -> float:
         """How much of a neighbour's weight w = 1/(neighbours+1) the author has: 1, less, or 0.

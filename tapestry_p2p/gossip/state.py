@@ -51,10 +51,10 @@ class State:
 
     def newest(self, author: bytes) -> SignedHeader | None:
         """The highest signed header held of anybody."""
-        if author == self.public_key:
-            return self.own.head
         if author in self.retired:
             return self.retired[author]
+        if author == self.public_key:
+            return self.own.head
         stream = self.streams.get(author)
         return stream.newest if stream else None
 

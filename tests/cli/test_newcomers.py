@@ -20,6 +20,7 @@ from tapestry_p2p.daemon.config import Config, load_config
 from tapestry_p2p.daemon.describe import Description
 from tapestry_p2p.daemon.invite import Invite
 from tapestry_p2p.daemon.keyfile import load_key, make_key
+from tapestry_p2p.daemon.retirement import read_retirement
 from tapestry_p2p.errors import BAD_CONFIG, FAILURE, OK, REFUSED, USAGE, VERSION, TapestryError
 from tapestry_p2p.gossip.identity import Identity
 
@@ -63,7 +64,9 @@ def test_init_makes_a_member_that_is_sound(
     home: Path, text: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run("init", "--name", "Ana", "--languages", "fr, de", "--data", text) == OK
-    assert files(home) == {"network.toml", "tapestry.toml", "state/key.pem"}
+    (retire,) = home.glob("retire-*.txt")
+    assert files(home) == {"network.toml", "tapestry.toml", "state/key.pem", retire.name}
+    assert retire.stat().st_mode & 0o777 == 0o600
     config = load_config(home / "tapestry.toml", {})
     manifest = m.load_manifest(home / "network.toml")
     identity = Identity(load_key(home / "state" / "key.pem"))
@@ -75,6 +78,11 @@ def test_init_makes_a_member_that_is_sound(
     out = capsys.readouterr().out
     assert identity.peer_id in out
     assert manifest.network_id.hex() in out
+    assert retire.name in out
+    signed = read_retirement(retire)
+    assert (signed.header.author, signed.header.network) == (
+        identity.public_key, manifest.network_id,
+    )  # fmt: skip
     assert run("config", "check") == OK
 
 
@@ -343,7 +351,7 @@ def test_nothing_is_written_over_by_a_race(home: Path) -> None:
     paths.make()
     paths.member.write_text("other")
     with pytest.raises(TapestryError) as caught:
-        newcomer.write(paths, MANIFEST, Config())
+        newcomer.write(paths, MANIFEST, Config(), Identity(bytes(32)))
     assert caught.value.exit_code == FAILURE
     assert paths.member.read_text() == "other"
     assert not paths.manifest.exists()
