@@ -37,6 +37,7 @@ from tapestry_p2p.gossip.profile import Profile, decode_profile
 from tapestry_p2p.gossip.pursuit import Pursuit
 from tapestry_p2p.gossip.roster import Roster
 from tapestry_p2p.gossip.settings import Settings
+from tapestry_p2p.gossip.shunned import Shunned
 from tapestry_p2p.gossip.state import State
 from tapestry_p2p.gossip.verdict import Verdict
 
@@ -71,7 +72,7 @@ class Protocol:
         neighbours = Neighbours(settings, random.randbytes(SECRET_BYTES))
         self._state = State(
             settings, public_key, random, verify, at, own, links, membership, neighbours,
-            Probation(settings, public_key),
+            Probation(settings, public_key), Shunned(settings),
         )  # fmt: skip
         self._roster = Roster(self._state)
         self._exchange = Exchange(self._state)
@@ -128,7 +129,10 @@ class Protocol:
     def _on_apply_failed(self, event: ev.ApplyFailed) -> None:
         if event.reason not in ev.REASONS:
             raise ProtocolError(f"unknown reason of a failed fetch: {event.reason}")
-        self._pursuit.failed(event)
+        if event.reason == "content" and event.seq > 0:  # what a start names is others' affair
+            self._roster.shun(event.author)
+        else:
+            self._pursuit.failed(event)
 
     def _on_publish(self, event: ev.Publish) -> None:
         state = self._state
@@ -360,6 +364,7 @@ class Protocol:
             "tombstones": state.membership.tombstones,
             "proofs": len(state.proofs),
             "retired": len(state.retired),
+            "shunned": len(state.shunned),
             "headers": sum(len(stream.kept) for stream in streams),
         }
         return {**state.tally.table(), "tables": tables}

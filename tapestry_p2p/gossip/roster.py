@@ -17,7 +17,7 @@ from tapestry_p2p.gossip.messages import ASK, ASK_GUEST, SYNC, TELL, Following, 
 from tapestry_p2p.gossip.neighbours import Tie
 from tapestry_p2p.gossip.state import State
 from tapestry_p2p.gossip.streams import Stream
-from tapestry_p2p.gossip.verdict import Judgement, accept
+from tapestry_p2p.gossip.verdict import Judgement, accept, reject
 
 COMPANY = 3  # with so many peers connected those of the configuration need not be dialled
 STRAY_S = 5.0  # a connection to no neighbour lasts so long at least: enough for an exchange
@@ -76,7 +76,7 @@ class Roster:
     def consider(self, stream: Stream) -> None:
         """Follow the author if it has a place with us, or takes one of somebody never reached."""
         state = self._state
-        if stream.followed or stream.has_left or stream.author in state.settings.blocked:
+        if stream.followed or stream.has_left or self._is_unwelcome(stream.author):
             return
         if state.neighbours.sparse:
             if self._keeps(stream.author):
@@ -90,6 +90,21 @@ class Roster:
                 return
             self.let_go(victim.author, "place_taken")
         self._follow(stream)
+
+    def _is_unwelcome(self, author: bytes) -> bool:
+        """Whether it may not even be followed."""
+        state = self._state
+        return author in state.settings.blocked or state.shunned.holds(author, state.now)
+
+    def shun(self, author: bytes) -> None:
+        """What a followed author signed is malformed, and nobody else can have made it."""
+        state = self._state
+        stream = state.streams.get(author)
+        if stream is None or not stream.followed:
+            return
+        state.shunned.add(author, state.now)
+        self.let_go(author, "content")
+        state.count(reject("content"), author)
 
     def _victim(self, stream: Stream) -> Stream | None:
         """Whose place an author may take: the newcomer's, or that of somebody never reached."""
@@ -153,6 +168,8 @@ class Roster:
         """
         state = self._state
         if stream.proof is not None or stream.has_left or stream.heard_round is None:
+            return False
+        if self._is_unwelcome(stream.author):
             return False
         if state.round - stream.heard_round > state.settings.ring:
             return False
@@ -250,8 +267,8 @@ class Roster:
         for author in blocks:
             if author in state.probation.exempt:
                 blocks[author] = None
-        for author in state.settings.blocked:
-            blocks.pop(author, None)
+        for author in [author for author in blocks if self._is_unwelcome(author)]:
+            del blocks[author]
         blocks.pop(state.public_key, None)
         return blocks
 
@@ -288,6 +305,8 @@ class Roster:
         if tie is not None and tie.agreed:
             return
         if stream is None or stream.proof is not None or stream.has_left:
+            return
+        if self._is_unwelcome(peer):
             return
         if tie is not None:
             replaced = neighbours.agree(peer, state.now)

@@ -71,6 +71,8 @@ class Settings:
     bytes_per_s: float = 1_048_576.0  # per peer, burst of 8 seconds' worth
     blames_max: int = 8  # rejects per peer and blame_window_s before it is dropped
     blame_window_s: float = 600.0
+    shunned_s: float = 60.0  # an author of malformed content is left alone so long; doubles
+    shunned_max_s: float = 86_400.0  # at each return it costs a whole copy, so once a day
     clone_advances: int = 3  # times our own stream may grow by another hand before we stop
     clone_pause_s: float = 10.0  # growth within this time counts once
 

@@ -18,6 +18,7 @@ from tapestry_p2p.gossip.neighbours import Neighbours
 from tapestry_p2p.gossip.own import OwnStream
 from tapestry_p2p.gossip.probation import Probation
 from tapestry_p2p.gossip.settings import Settings
+from tapestry_p2p.gossip.shunned import Shunned
 from tapestry_p2p.gossip.streams import Stream
 from tapestry_p2p.gossip.verdict import Judgement, Tally, Verdict
 
@@ -36,6 +37,7 @@ class State:
     membership: Membership
     neighbours: Neighbours
     probation: Probation
+    shunned: Shunned
     round: int = 0  # our own newest
     turn: bytes | None = None  # the newcomer who is followed, and mixed a little
     streams: dict[bytes, Stream] = field(default_factory=dict)

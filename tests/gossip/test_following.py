@@ -4,7 +4,15 @@ from dataclasses import replace
 
 from gossip_kit import GENESIS_ROOT, Author, Bench, key, only, root_of, sent
 
-from tapestry_p2p.gossip.effects import Advanced, Arrived, Fetch, FetchKeyframe, Send, Unfollow
+from tapestry_p2p.gossip.effects import (
+    Advanced,
+    Arrived,
+    Drop,
+    Fetch,
+    FetchKeyframe,
+    Send,
+    Unfollow,
+)
 from tapestry_p2p.gossip.header import sign
 from tapestry_p2p.gossip.messages import Row, Want
 
@@ -197,12 +205,53 @@ def test_a_spoilt_copy_counts_even_from_a_replaced_job() -> None:
     assert only(bench.ticks(2.0), FetchKeyframe)
 
 
-def test_hostile_content_puts_the_copy_out_for_a_while() -> None:
+def test_hostile_content_puts_its_author_out_each_time_twice_as_long() -> None:
+    """Its hash is in a signed header: nobody else can have made it. Each return costs a copy."""
     bench, author = _start()
-    bench.heads(author.key, *author.grow(1))
-    bench.failed(author.key, 3, "content")
-    assert not only(bench.ticks(10.0), FetchKeyframe)
-    assert only(bench.ticks(30.0), FetchKeyframe)
+    wait = bench.settings.shunned_s
+    for times in range(1, 5):
+        bench.heads(author.key, *author.grow(1))
+        seq = author.last.header.seq
+        effects = bench.failed(author.key, seq, "content")
+        assert [e.reason for e in only(effects, Unfollow)] == ["content"]
+        assert bench.count("reject", "content") == times
+        assert bench.protocol.weight_zero(author.key)
+        calm = bench.ticks(wait - 2.0)
+        assert not only(calm, Fetch)
+        assert not only(calm, FetchKeyframe)
+        bench.heads(author.key, *author.grow(1))
+        (whole,) = only(bench.ticks(14.0), FetchKeyframe)  # nobody has the headers
+        bench.obey([whole])
+        assert not bench.protocol.weight_zero(author.key)
+        wait *= 2
+
+
+def test_who_signs_hostile_content_again_and_again_is_cut_and_the_table_is_capped() -> None:
+    bench = Bench(members_max=20, shunned_max_s=60.0)
+    for n in range(1, 40):
+        author = Author(n)
+        author.grow(3)
+        bench.obey(bench.connect(author.key, *author.log))
+        bench.failed(author.key, 2, "content")
+        bench.now += 1.0
+    assert bench.protocol.statistics()["tables"]["shunned"] == 20
+    bench, author = _start()
+    for _ in range(bench.settings.blames_max + 1):
+        bench.heads(author.key, *author.grow(1))
+        effects = bench.failed(author.key, author.last.header.seq, "content")
+        bench.protocol._state.shunned._rows.clear()
+        bench.obey(bench.tick(1.0))
+    assert [drop.reason for drop in only(effects, Drop)] == ["too_many_rejects"]
+
+
+def test_another_root_than_expected_is_never_blamed() -> None:
+    bench, author = _start()
+    for _ in range(20):
+        bench.heads(author.key, *author.grow(1))
+        bench.failed(author.key, author.last.header.seq, "root")
+        bench.obey(bench.ticks(60.0, every=5.0))
+    assert not bench.protocol.statistics()["reject"]
+    assert bench.protocol.followed() == (author.key,)
 
 
 def test_a_job_that_the_shell_never_answers_is_given_up() -> None:
