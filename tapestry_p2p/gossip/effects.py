@@ -5,13 +5,12 @@ A Persist must be durable before any effect after it in the list is performed.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from tapestry_p2p.gossip.fact import fact
 from tapestry_p2p.gossip.fork import ForkProof
 from tapestry_p2p.gossip.header import SignedHeader
 
 
-@dataclass(frozen=True)
+@fact
 class Send:
     """Send one frame to a connected peer; drop it silently if the connection is gone."""
 
@@ -20,7 +19,7 @@ class Send:
     data: bytes
 
 
-@dataclass(frozen=True)
+@fact
 class Persist:
     """Make ``data`` durable before going on.
 
@@ -36,7 +35,7 @@ class Persist:
     payload: bytes = b""
 
 
-@dataclass(frozen=True)
+@fact
 class Arrived:
     """A header of a followed author was accepted for the first time, at ``at``."""
 
@@ -45,7 +44,7 @@ class Arrived:
     at: float
 
 
-@dataclass(frozen=True)
+@fact
 class Fetch:
     """Bring the copy of ``author`` from seq-1 to seq; answer with Applied or ApplyFailed.
 
@@ -60,7 +59,7 @@ class Fetch:
     sources: tuple[bytes, ...]
 
 
-@dataclass(frozen=True)
+@fact
 class FetchKeyframe:
     """Replace the copy of ``author`` by the whole vector whose root the header states."""
 
@@ -69,7 +68,7 @@ class FetchKeyframe:
     sources: tuple[bytes, ...]
 
 
-@dataclass(frozen=True)
+@fact
 class Advanced:
     """The next entry changes no copy: the copy of ``author`` now stands at its seq. No answer."""
 
@@ -77,7 +76,7 @@ class Advanced:
     signed_header: SignedHeader
 
 
-@dataclass(frozen=True)
+@fact
 class Unfollow:
     """The author's copy is no longer wanted: free it."""
 
@@ -85,7 +84,7 @@ class Unfollow:
     reason: str
 
 
-@dataclass(frozen=True)
+@fact
 class Dial:
     """Try to connect; answer with Connected or DialFailed."""
 
@@ -93,7 +92,7 @@ class Dial:
     addresses: tuple[str, ...]
 
 
-@dataclass(frozen=True)
+@fact
 class Drop:
     """Close the connection to ``peer``."""
 
@@ -101,7 +100,7 @@ class Drop:
     reason: str
 
 
-@dataclass(frozen=True)
+@fact
 class OwnHead:
     """Somebody holds a head signed by our key that we do not know. We are mute from now on.
 
@@ -111,14 +110,14 @@ class OwnHead:
     signed_header: SignedHeader
 
 
-@dataclass(frozen=True)
+@fact
 class CloneSeen:
     """Another live node signs with our key. Stop, and tell the operator."""
 
     signed_header: SignedHeader
 
 
-@dataclass(frozen=True)
+@fact
 class Forked:
     """The author signed two entries with one seq: its weight is 0 until it resumes."""
 
@@ -126,7 +125,7 @@ class Forked:
     proof: ForkProof
 
 
-@dataclass(frozen=True)
+@fact
 class ProfileDue:
     """Our profile is old: publish it again, or others will forget us."""
 

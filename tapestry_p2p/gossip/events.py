@@ -6,20 +6,23 @@ event is a plain fact: it holds no decision.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from tapestry_p2p.gossip.fact import fact
 from tapestry_p2p.gossip.header import SignedHeader
 
 
-@dataclass(frozen=True)
+@fact
 class Connected:
-    """A connection to ``peer`` is open, whoever dialled it. May repeat."""
+    """A connection to ``peer`` is open, whoever dialled it. May repeat.
+
+    ``address`` is where its other end is as we see it, a multiaddress; empty if not known.
+    """
 
     peer: bytes
     at: float
+    address: str = ""
 
 
-@dataclass(frozen=True)
+@fact
 class Disconnected:
     """The last connection to ``peer`` is gone."""
 
@@ -27,7 +30,7 @@ class Disconnected:
     at: float
 
 
-@dataclass(frozen=True)
+@fact
 class DialFailed:
     """A Dial effect did not lead to a connection."""
 
@@ -35,7 +38,7 @@ class DialFailed:
     at: float
 
 
-@dataclass(frozen=True)
+@fact
 class Message:
     """One whole frame from ``peer``; ``channel`` is ``hello`` or ``sync``."""
 
@@ -45,7 +48,7 @@ class Message:
     at: float
 
 
-@dataclass(frozen=True)
+@fact
 class Applied:
     """The shell's copy of ``author`` now stands at ``seq`` with ``root`` (b"" if not computed)."""
 
@@ -55,7 +58,7 @@ class Applied:
     at: float
 
 
-@dataclass(frozen=True)
+@fact
 class ApplyFailed:
     """A Fetch or FetchKeyframe of ``seq`` ended without a copy at ``seq``.
 
@@ -73,7 +76,7 @@ class ApplyFailed:
 REASONS = ("missing", "busy", "timeout", "unreachable", "root", "content")
 
 
-@dataclass(frozen=True)
+@fact
 class Publish:
     """Sign and announce our next entry. Raises ProtocolError while mute: that is our own bug.
 
@@ -93,14 +96,14 @@ class Publish:
     payload: bytes = b""
 
 
-@dataclass(frozen=True)
+@fact
 class Unmute:
     """The shell has asked the neighbours for our own head and may publish again."""
 
     at: float
 
 
-@dataclass(frozen=True)
+@fact
 class Retire:
     """Our operator hands in somebody's signed ``retire`` entry, or our own, for all to see.
 
@@ -111,7 +114,7 @@ class Retire:
     at: float
 
 
-@dataclass(frozen=True)
+@fact
 class Tick:
     """Time passed. At least once a second; more often costs little."""
 

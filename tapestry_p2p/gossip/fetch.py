@@ -6,9 +6,8 @@ the status is ``ok`` a second frame of ``length`` raw bytes follows.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from tapestry_p2p.gossip.canonical import Malformed, fields, pack, unpack
+from tapestry_p2p.gossip.fact import fact
 from tapestry_p2p.gossip.merkle import CHUNK_BYTES, HASH_BYTES
 
 REQUEST_BYTES_MAX = 256
@@ -18,7 +17,7 @@ FRAMES_MAX = 2**20
 STATUSES = ("ok", "missing", "busy", "refused")
 
 
-@dataclass(frozen=True)
+@fact
 class ChunkRequest:
     """Bytes ``offset .. offset+length`` of the payload chunk named ``hash``."""
 
@@ -27,7 +26,7 @@ class ChunkRequest:
     length: int
 
 
-@dataclass(frozen=True)
+@fact
 class LeavesRequest:
     """The leaf hashes of the copy of ``author`` at ``seq`` whose root is ``root``, joined.
 
@@ -39,7 +38,7 @@ class LeavesRequest:
     root: bytes
 
 
-@dataclass(frozen=True)
+@fact
 class FrameRequest:
     """Bytes ``offset .. offset+length`` of chunk ``index`` of that copy."""
 
@@ -51,7 +50,7 @@ class FrameRequest:
     length: int
 
 
-@dataclass(frozen=True)
+@fact
 class ManifestRequest:
     """The text of the manifest whose network id is ``network``; needs no hello before it.
 
@@ -64,7 +63,7 @@ class ManifestRequest:
 FetchRequest = ChunkRequest | LeavesRequest | FrameRequest | ManifestRequest
 
 
-@dataclass(frozen=True)
+@fact
 class FetchResponse:
     """``length`` bytes follow; the whole chunk (or all leaves) has ``total`` bytes."""
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from tapestry_p2p.gossip.bucket import Bucket
+from tapestry_p2p.gossip.fact import fact
 from tapestry_p2p.gossip.fork import ForkProof, conflict
 from tapestry_p2p.gossip.header import (
     DIFFERENCE,
@@ -33,7 +34,7 @@ class Do(Enum):
     ADVANCE = "advance"  # the next entry changes no copy
 
 
-@dataclass(frozen=True)
+@fact
 class Plan:
     """What to do, and the header it is about; for a keyframe the candidates, newest first."""
 
@@ -41,7 +42,7 @@ class Plan:
     headers: tuple[SignedHeader, ...] = ()
 
 
-@dataclass(frozen=True)
+@fact
 class Job:
     """A Fetch or FetchKeyframe that the shell runs."""
 

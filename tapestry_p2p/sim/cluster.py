@@ -21,6 +21,7 @@ from tapestry_p2p.mix.loom import LoomSettings
 from tapestry_p2p.sim.graphs import Graph
 from tapestry_p2p.sim.member import Member, Trade
 from tapestry_p2p.sim.network import Network, Weather
+from tapestry_p2p.sim.publishing import Publishing
 from tapestry_p2p.sim.quadratics import Quadratics
 from tapestry_p2p.sim.rounds import Pace, Rounds
 from tapestry_p2p.sim.stage import Stage, person, shared_parser
@@ -119,6 +120,8 @@ class Cluster:
         plan = self.plan
         if n < plan.honest or is_learned(plan.attack):
             pace = replace(plan.pace, slower=plan.slower.get(n, 1.0))
+            if not pace.mixes:
+                return lambda member: Publishing(member, pace)
             return lambda member: Rounds(member, n, pace)
         deed = deed_of(plan.attack)
         return lambda member: Villain(member, plan.pace.round_s, deed)

@@ -1,7 +1,7 @@
 """A member that publishes and follows, learns nothing and mixes nothing: the protocol alone.
 
-Its differences are a few coded steps, drawn once and taken in turn, so that what a run costs is what
-the protocol costs. Followers fetch, decode and check them like any others.
+Its differences are a few coded steps, drawn once and taken in turn, so that what a run costs is
+what the protocol costs. Followers fetch, decode and check them like any others.
 """
 
 from __future__ import annotations

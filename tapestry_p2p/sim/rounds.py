@@ -28,7 +28,7 @@ class Pace:
     steps: int = 4  # inner steps of a round, on whatever machine
     parts: int = 4  # of a round's training: a correction is added after each
     news_share: float = 1 / 8  # of a round: news are mixed at most so often; 0: never
-    mixes: bool = True  # False: only the protocol is of interest
+    mixes: bool = True  # False: only the protocol is of interest, nothing is learned (Publishing)
 
 
 class Rounds:
@@ -55,13 +55,10 @@ class Rounds:
 
     def arrived(self, author: bytes, seq: int) -> None:
         """A header came for the first time."""
-        if self._pace.mixes:
-            self.loom.arrived(author, seq)
+        self.loom.arrived(author, seq)
 
     def moved(self, author: bytes, seq: int) -> None:
         """A copy moved: mix it before long."""
-        if not self._pace.mixes:
-            return
         self.loom.decoded(author, seq)
         if self._pace.news_share and not self._news_due:
             self._news_due = True
@@ -130,9 +127,8 @@ class Rounds:
         loom.published(difference, y)
         if self._pace.slower != 1.0:
             member.note("slow_round")
-        if self._pace.mixes:
-            self._mixed(loom.mix(y, *self._neighbourhood()), "mixed")
-            member.x = loom.x
+        self._mixed(loom.mix(y, *self._neighbourhood()), "mixed")
+        member.x = loom.x
 
     # -- mixing
 
