@@ -244,7 +244,7 @@ class Node:
     async def connected(self, peer: bytes, address: str) -> None:
         """A connection is up."""
         log.info("connected to %s at %s", peer_id_of(peer), address)
-        await self._events_in.send(ev.Connected(peer, trio.current_time()))
+        await self._events_in.send(ev.Connected(peer, trio.current_time(), address))
 
     async def disconnected(self, peer: bytes) -> None:
         """The connection is gone."""

@@ -29,6 +29,7 @@ class Link:
     connected: bool = False
     connected_at: float = 0.0
     greeted: bool = False  # its hello was accepted on this connection
+    address: str = ""  # where the connection came from, or went
     hello_at: float = 0.0  # when ours was last sent
     digest_at: float = 0.0  # when ours is due
     heads: dict[bytes, int] = field(default_factory=dict)  # author -> seq of newest header
@@ -77,12 +78,17 @@ class Links:
         link = self._links.get(peer)
         return link is not None and link.connected and link.greeted
 
-    def connect(self, peer: bytes, at: float) -> Link | None:
+    def seen_at(self, peer: bytes) -> str:
+        """The address at which a peer was last connected; "" if that is not known."""
+        link = self._links.get(peer)
+        return link.address if link else ""
+
+    def connect(self, peer: bytes, at: float, address: str = "") -> Link | None:
         """Note an open connection; None if the table is full of connected peers."""
         link = self._obtain(peer)
         if link is None:
             return None
-        link.dialling_since = None
+        link.dialling_since, link.address = None, address or link.address
         if link.connected:
             return link
         link.connected, link.connected_at, link.greeted = True, at, False

@@ -12,8 +12,7 @@ Knows keys, times and what it is told; sends nothing.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Container, Iterable, Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
 
@@ -24,6 +23,8 @@ NEVER = float("-inf")
 REFUSALS_MAX = 8  # counted; more would only lengthen a wait that is at its longest by then
 
 Blocks = Mapping[bytes, str | None]  # member -> its address block, None where no share applies
+Newcomers = Container[bytes]  # those on probation
+NOBODY: frozenset[bytes] = frozenset()
 
 
 @dataclass
@@ -149,16 +150,16 @@ class Neighbours:
 
     # -- our choice
 
-    def pick(self, blocks: Blocks, at: float, places: int) -> list[bytes]:
-        """Whom of ``blocks`` to ask now; they are noted."""
+    def pick(self, blocks: Blocks, at: float, places: int, new: Newcomers = NOBODY) -> list[bytes]:
+        """Whom of ``blocks`` to ask now, newcomers last; they are noted."""
         room = self.room(at, places)
         free = [peer for peer in blocks if peer not in self.ties and not self._is_waiting(peer, at)]
-        free.sort(key=lambda peer: (self._refused(peer), self.rank(peer)))
+        free.sort(key=lambda peer: (peer in new, self._refused(peer), self.rank(peer)))
         picked: list[bytes] = []
         for peer in free:
             if len(picked) >= room:
                 break
-            if not self._is_block_full(peer, blocks):
+            if not self._is_share_taken(peer, blocks, new):
                 self.ties[peer] = Tie(True, at, False, at)
                 picked.append(peer)
         return picked
@@ -177,8 +178,12 @@ class Neighbours:
         most = min(self._settings.k, members - 1)
         return self._renewing or most - len(self.agreed()) > 1
 
-    def agree(self, peer: bytes, at: float) -> list[bytes] | None:
+    def agree(
+        self, peer: bytes, blocks: Blocks, at: float, new: Newcomers = NOBODY
+    ) -> list[bytes] | None:
         """One that we asked says yes: whom it replaces. None if its place is gone meanwhile."""
+        if self._is_share_taken(peer, blocks, new):
+            return None  # connected, it turned out to be at another address than it claimed
         replaced = self._make_room(at)
         if replaced is not None:
             tie = self.ties[peer]
@@ -201,7 +206,9 @@ class Neighbours:
 
     # -- theirs
 
-    def grant(self, peer: bytes, blocks: Blocks, at: float, guest: bool) -> list[bytes] | None:
+    def grant(
+        self, peer: bytes, blocks: Blocks, at: float, guest: bool, new: Newcomers = NOBODY
+    ) -> list[bytes] | None:
         """One that we do not ask now wants a link: whom it replaces, None if it is refused.
 
         ``guest``: it would take the place that changes hands. One that we asked before, in vain,
@@ -209,7 +216,7 @@ class Neighbours:
         """
         refusal = self._refusals.get(peer)
         broke = refusal is not None and refusal.broke and at < refusal.until
-        if broke or self._is_block_full(peer, blocks):
+        if broke or self._is_share_taken(peer, blocks, new):
             return None
         chosen = refusal is not None and not refusal.broke
         firm = [tie for tie in self.ties.values() if tie.agreed and not self._is_stale(tie, at)]
@@ -263,10 +270,13 @@ class Neighbours:
         refusal = self._refusals.get(peer)
         return refusal is not None and at < refusal.until
 
-    def _is_block_full(self, peer: bytes, blocks: Blocks) -> bool:
-        """Whether the peer's address block has its share of the links already."""
+    def _is_share_taken(self, peer: bytes, blocks: Blocks, new: Newcomers) -> bool:
+        """Whether the peer's address block, or newcomers, have their quarter of the links."""
+        share = max(1, self._settings.k // 4)
+        others = [other for other in self.ties if other != peer]
+        if peer in new and sum(other in new for other in others) >= share:
+            return True
         block = blocks.get(peer, "none")
-        if block is None:
-            return False
-        same = Counter(blocks.get(other, "none") for other in self.ties)
-        return same[block] >= max(1, self._settings.k // 4)
+        return block is not None and share <= sum(
+            blocks.get(other, "none") == block for other in others
+        )

@@ -112,7 +112,7 @@ class Protocol:
         if event.peer == self.public_key:
             state.emit(Drop(event.peer, "self"))
             return
-        link = state.links.connect(event.peer, state.now)
+        link = state.links.connect(event.peer, state.now, event.address)
         if link is None:
             state.emit(Drop(event.peer, "full"))
         elif link.is_barred(state.now):

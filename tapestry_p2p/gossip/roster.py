@@ -9,6 +9,8 @@ Silent authors expire with their profile. Judges no header and fetches nothing.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from tapestry_p2p.gossip.adoption import most
 from tapestry_p2p.gossip.bucket import Bucket
 from tapestry_p2p.gossip.effects import Arrived, Drop, Send, Unfollow
@@ -60,6 +62,7 @@ class Roster:
     def wanted(self) -> dict[bytes, tuple[str, ...]]:
         """Whom we want to be connected to, and the addresses known of them."""
         state = self._state
+        bootstrap = dict(state.settings.bootstrap)
         found: dict[bytes, tuple[str, ...]] = {}
         sparse = state.neighbours.sparse
         if not sparse or len(list(state.links.greeted())) < COMPANY:
@@ -67,7 +70,7 @@ class Roster:
         for author in (*state.neighbours.ties, *self.followed()) if sparse else self.followed():
             member = state.membership.get(author)
             told = member.profile.addresses if member else ()
-            known = dict(state.settings.bootstrap).get(author, ())
+            known = bootstrap.get(author, ())
             if told or known:
                 found[author] = tuple(dict.fromkeys((*told, *known)))
         found.pop(state.public_key, None)
@@ -177,6 +180,19 @@ class Roster:
         met = state.links.is_greeted(stream.author) or (member is not None and member.worked)
         return met or state.neighbours.sparse
 
+    @property
+    def _is_young(self) -> bool:
+        """Whether we have just come to a network that was there: everybody is new to us."""
+        state = self._state
+        founder = state.public_key in state.settings.founders
+        return state.round < state.settings.probation_rounds and not founder
+
+    def _newcomers(self, authors: Iterable[bytes]) -> frozenset[bytes]:
+        """Those on probation, whose links have a share; who is young itself has no choice."""
+        if self._is_young:
+            return frozenset()
+        return frozenset(filter(self._state.probation.is_new, authors))
+
     def _company(self) -> int:
         """How many members there are, ourselves included, as far as that may change our ways.
 
@@ -184,9 +200,8 @@ class Roster:
         everybody is new, and there may be a crowd.
         """
         state = self._state
-        needed = state.settings.probation_rounds
         strange = state.public_key not in state.membership
-        if state.round < needed and state.public_key not in state.settings.founders:
+        if self._is_young:
             return len(state.membership) + strange
         known = sum(not state.probation.is_new(author) for author in state.membership)
         return known + strange
@@ -205,7 +220,8 @@ class Roster:
         for peer in neighbours.unanswered(state.now):
             self._give_up(peer)
         if not alone and neighbours.room(state.now, self._places()) > 0:
-            neighbours.pick(self._candidates(), state.now, self._places())
+            found = self._candidates()
+            neighbours.pick(found, state.now, self._places(), self._newcomers(found))
         for peer, tie in list(neighbours.ties.items()):
             self._talk(peer, tie)
         self._drop_strays()
@@ -262,8 +278,10 @@ class Roster:
         for author in state.membership:
             member = state.membership.get(author)
             addresses = member.profile.addresses if member else ()
-            if author not in state.proofs and (addresses or state.links.is_greeted(author)):
-                blocks[author] = address_block(addresses[0]) if addresses else "none"
+            if author in state.proofs or not (addresses or state.links.is_greeted(author)):
+                continue
+            seen = state.links.seen_at(author)  # what it says of itself may be made up
+            blocks[author] = address_block(seen or addresses[0]) if seen or addresses else "none"
         for author in blocks:
             if author in state.probation.exempt:
                 blocks[author] = None
@@ -308,10 +326,12 @@ class Roster:
             return
         if self._is_unwelcome(peer):
             return
+        blocks = self.blocks()
+        new = self._newcomers(blocks)
         if tie is not None:
-            replaced = neighbours.agree(peer, state.now)
+            replaced = neighbours.agree(peer, blocks, state.now, new)
         else:
-            replaced = neighbours.grant(peer, self.blocks(), state.now, guest)
+            replaced = neighbours.grant(peer, blocks, state.now, guest, new)
         if replaced is None:
             if tie is not None:
                 self._give_up(peer)

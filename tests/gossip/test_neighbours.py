@@ -25,7 +25,7 @@ def _table(secret: int = 1, **changes: object) -> Neighbours:
 def _full(table: Neighbours, at: float = 0.0) -> Neighbours:
     """Half of the links chosen, half of them granted; then the rest of the chosen."""
     for peer in table.pick(LOCAL, at, HALF):
-        assert table.agree(peer, at) == []
+        assert table.agree(peer, LOCAL, at) == []
     for peer in PEERS:
         if len(table.ties) < K and peer not in table.ties:
             assert table.grant(peer, LOCAL, at, guest=False) == []
@@ -125,7 +125,7 @@ def test_renewal_exchanges_the_oldest_chosen_link_for_one_of_a_new_order() -> No
     (asked,) = table.pick(LOCAL, 1600.0, K)
     assert table.need_place(30)
     assert table.pick(LOCAL, 1600.0, K) == [], "one at a time"
-    assert table.agree(asked, 1601.0) == [oldest]
+    assert table.agree(asked, LOCAL, 1601.0) == [oldest]
     table.part(oldest)
     assert table.pick(LOCAL, 1602.0, K) == []
     assert not table.need_place(30)
@@ -140,7 +140,7 @@ def test_an_absent_neighbour_keeps_its_place_until_another_has_agreed() -> None:
     table.refuse(asked, 710.0)
     assert away in table.agreed()
     (asked,) = table.pick(LOCAL, 720.0, K)
-    assert table.agree(asked, 721.0) == [away]
+    assert table.agree(asked, LOCAL, 721.0) == [away]
 
 
 def test_while_we_are_cut_off_no_time_passes() -> None:
@@ -159,15 +159,41 @@ def test_an_address_block_has_its_share_and_local_ones_are_exempt() -> None:
     table = _table(**settings)
     while picked := table.pick(blocks, 0.0, 16):
         for peer in picked:
-            table.agree(peer, 0.0)
+            table.agree(peer, blocks, 0.0)
     assert Counter(blocks[peer] for peer in table.ties) == {"20.1": 4, "20.2": 4}
     assert table.grant(PEERS[0], blocks, 0.0, guest=True) is None
     assert table.grant(PEERS[28], blocks, 0.0, guest=True) == [], "of no known block: counted too"
     local = _table(**settings)
     while picked := local.pick(LOCAL, 0.0, 16):
         for peer in picked:
-            local.agree(peer, 0.0)
+            local.agree(peer, LOCAL, 0.0)
     assert len(local.ties) == 16
+
+
+def test_who_turns_out_to_be_elsewhere_than_it_claimed_counts_there() -> None:
+    """It claimed a private address, which no share holds for, and came from a public one."""
+    table = _table(k=16, all_to_all_max=17)
+    seen: dict[bytes, str | None] = dict.fromkeys(PEERS, "20.1")
+    while picked := table.pick(LOCAL, 0.0, 16):
+        for peer in picked:
+            if table.agree(peer, seen, 0.0) is None:
+                table.refuse(peer, 0.0)
+    assert len(table.agreed()) == 4
+
+
+def test_newcomers_are_chosen_last_and_have_a_quarter_of_the_links_at_most() -> None:
+    table = _table(k=16, all_to_all_max=17)
+    new = set(PEERS[:20])
+    order = []
+    while picked := table.pick(LOCAL, 0.0, 16, new):
+        for peer in picked:
+            assert table.agree(peer, LOCAL, 0.0, new) == []
+            order.append(peer in new)
+    assert order == [False] * 9 + [True] * 4
+    stranger = next(peer for peer in PEERS if peer in new and peer not in table.ties)
+    for guest in (False, True):
+        assert table.grant(stranger, LOCAL, 1000.0, guest, new) is None
+    assert table.grant(stranger, LOCAL, 1000.0, False) == [], "once it is none"
 
 
 def test_the_switch_keeps_whom_we_follow_and_back_needs_fewer() -> None:
@@ -220,7 +246,7 @@ def test_whatever_happens_links_are_lost_one_at_a_time_and_never_too_many(
                 told_no = peer in table.ties
                 table.refuse(peer, at)
             case "yes" if peer in table.ties and not table.ties[peer].agreed:
-                for victim in table.agree(peer, at) or ():
+                for victim in table.agree(peer, LOCAL, at) or ():
                     table.part(victim)
             case "ask" | "guest" as how if peer not in table.ties:
                 for victim in table.grant(peer, LOCAL, at, guest=how == "guest") or ():

@@ -9,7 +9,7 @@ from gossip_kit import Author, Bench, key, only, sent
 
 from tapestry_p2p.gossip.canonical import pack
 from tapestry_p2p.gossip.effects import Dial, Effect, Unfollow
-from tapestry_p2p.gossip.events import Disconnected, Message, Publish
+from tapestry_p2p.gossip.events import Connected, Disconnected, Message, Publish
 from tapestry_p2p.gossip.known import decode_known
 from tapestry_p2p.gossip.messages import (
     ASK,
@@ -267,3 +267,33 @@ def test_sybils_get_their_share_of_the_granted_half() -> None:
     for one in crowd.members[:8]:
         assert len(one.links & sybils) <= 1, "one address block has a quarter of the links"
         assert len(one.links - sybils) >= 2
+
+
+def test_where_a_peer_is_seen_counts_and_not_what_it_says_of_itself() -> None:
+    bench, authors = _sparse()
+    author = authors[0]
+    assert bench.protocol._roster.blocks()[author.key] is None, "it claims a private address"
+    bench.step(Connected(author.key, bench.now, "/ip4/20.1.2.3/tcp/4001"))
+    assert bench.protocol._roster.blocks()[author.key] == "20.1"
+    bench.step(Disconnected(author.key, bench.now))
+    assert bench.protocol._roster.blocks()[author.key] == "20.1"
+
+
+def test_newcomers_get_no_more_than_their_share_of_links_from_who_is_established() -> None:
+    """The one who has itself just come takes whom it finds."""
+    own = key(0).public_key
+    for founders, most in ((frozenset({own}), 1), (frozenset[bytes](), 4)):
+        bench = Bench(all_to_all_max=3, k=4, f=1, probation_rounds=9, founders=founders)
+        bench.step(Publish("genesis", bench.now, root=bench.settings.genesis_root))
+        bench.protocol._state.neighbours.sparse = True
+        granted = 0
+        for n in range(1, 9):
+            author = Author(n)
+            author.genesis()
+            author.profile()
+            bench.connect(author.key, *author.log)
+            bench.profile(author.key, author)
+            (answer, *_) = _told(bench.say(author.key, Following(True, ASK)), author.key)
+            granted += answer.follow
+        assert 1 <= granted <= most
+        assert most == 1 or granted > 1
