@@ -99,25 +99,26 @@ def schedule_free(
     return optax.GradientTransformation(init, update)
 
 
-def optimizer(arm: str, rate: float, steps: int, setup: Setup) -> optax.GradientTransformation:
+def optimizer(
+    arm: str, rate: float, steps: int, weight_decay: float, turn: int
+) -> optax.GradientTransformation:
     """AdamW as the task has it, under the arm's learning rate."""
     warmup = 20
     constant = learning_rates(rate, warmup, "constant", 0)
     if arm == "cosine":
-        return adamw(learning_rates(rate, warmup, "cosine", steps), setup.weight_decay)
+        return adamw(learning_rates(rate, warmup, "cosine", steps), weight_decay)
     if arm == "inverse sqrt":
-        turn = setup.turn
-        return adamw(lambda t: constant(t) * (turn / (turn + t)) ** 0.5, setup.weight_decay)
+        return adamw(lambda t: constant(t) * (turn / (turn + t)) ** 0.5, weight_decay)
     if arm == "schedule-free":
         inner = optax.chain(
             optax.scale_by_adam(b1=0.0, b2=0.99),
             optax.add_decayed_weights(
-                setup.weight_decay, lambda params: jax.tree.map(lambda leaf: leaf.ndim >= 2, params)
+                weight_decay, lambda params: jax.tree.map(lambda leaf: leaf.ndim >= 2, params)
             ),
             optax.scale_by_learning_rate(constant),
         )
         return optax.chain(optax.clip_by_global_norm(1.0), schedule_free(inner, constant))
-    return adamw(constant, setup.weight_decay)
+    return adamw(constant, weight_decay)
 
 
 # ---- mixing ----------------------------------------------------------------------------------
@@ -192,7 +193,7 @@ class Averages:
 def run(arm: str, rate: float, ends: Sequence[int], setup: Setup) -> dict[int, Figures]:
     """Train one arm to the last of ``ends`` (rounds) and judge what it shows at each."""
     members, steps = len(setup.texts), setup.inner_steps
-    chosen = optimizer(arm, rate, ends[-1] * steps, setup)
+    chosen = optimizer(arm, rate, ends[-1] * steps, setup.weight_decay, setup.turn)
     crowd = Crowd(setup.task, setup.texts, optimizer=chosen, seed=setup.seed)
     x = np.repeat(crowd.genesis[None], members, axis=0)
     mixer, averages = MIXERS[setup.mix](crowd.genesis, members), Averages(x)

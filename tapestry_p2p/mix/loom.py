@@ -3,17 +3,17 @@
 Knows vectors and own entry numbers; not time, bytes on a wire, or who the neighbours are. A step
 is proposed, made durable by the caller, then committed: a proposal changes nothing.
 
+  OUTER    D = t - x;  y = x + eta D             t: what training made of x, corrections included
   PUBLISH  q = C(y - own);  own += decode(q);  P += the pull of the round that ends
-                                                 y: what training made of x, corrections included
                                                  P: all pull that ``own`` holds
   MIX      z_j  = (copy_j - P) - (own - P)@j     neighbour seen from where we stood when its header
                                                  first arrived, less the pull applied since
            m    = own + sum_j w_j clip(z_j, tau) robust mean of the neighbourhood
            mom  = rho mom + (1 - rho)(m - m_prev)  over the neighbours common to both rounds
                                                  where a rule tells one's part from another's
-           u    = mom min(1, ||D|| / ((1 - mu) ||mom||)),  D = y - x      trust clip
+           u    = mom min(1, eta ||D|| / ((1 - mu) ||mom||))              trust clip
            pull = gamma (m - own);  x' = y + mu u + pull
-  APPLY    the trainer, which never waited, adds x' - y at its next step boundary
+  APPLY    the trainer, which never waited, adds x' - t at its next step boundary
   NEWS     a neighbour publishes before our next round: MIX again with its newest copy, and apply
            how the round's pull changes. However often, a round pulls once: the rule's bound holds.
 
@@ -48,6 +48,7 @@ class LoomSettings:
 
     rule: str = "cs_plus"
     f: int = 0
+    eta: float = 1.0  # higher: the mean moves faster, members stand farther apart
     gamma: float = 1.0  # higher: faster agreement; beyond 1 it overshoots
     mu: float = 0.4  # higher: makes up for what clipping takes; more overshoots
     rho: float = 0.6  # higher: smoother momentum, slower to turn
@@ -145,15 +146,15 @@ class Loom(Generic[Author]):
 
     # -- publish
 
-    def difference(self, y: Vector) -> Difference:
-        """The coded step from the own copy to ``y`` float32[d]. CodecError if y is not finite."""
-        payload = encode(self.settings.codec, y - self.own.vector)
-        return Difference(payload, decode(self.settings.codec, payload, len(y)))
+    def difference(self, trained: Vector) -> Difference:
+        """The coded step from the own copy to y, float32[d]. CodecError if it is not finite."""
+        payload = encode(self.settings.codec, self._outer(trained) - self.own.vector)
+        return Difference(payload, decode(self.settings.codec, payload, len(trained)))
 
-    def published(self, difference: Difference, y: Vector) -> None:
-        """The difference to ``y`` is durable and out: the own copy and the clock move."""
+    def published(self, difference: Difference, trained: Vector) -> None:
+        """The difference to y is durable and out: the own copy and the clock move."""
         self.own.add(difference.vector)
-        self.latest = y
+        self.latest = self._outer(trained)
         self._applied = self._applied + self._pull
         self._pull = np.zeros_like(self.x)
         self.rounds += 1
@@ -166,7 +167,7 @@ class Loom(Generic[Author]):
 
     def mix(
         self,
-        y: Vector,
+        trained: Vector,
         copies: Mapping[Author, Vector],
         neighbours: int,
         shares: Shares[Author] = MappingProxyType({}),
@@ -178,7 +179,7 @@ class Loom(Generic[Author]):
         (forked, barred); stale ones are left out here. An absent neighbour's weight stays with
         self. Changes nothing.
         """
-        return self._mix(y, copies, neighbours, shares, once=True)
+        return self._mix(trained, copies, neighbours, shares, once=True)
 
     def mix_news(
         self,
@@ -191,7 +192,7 @@ class Loom(Generic[Author]):
 
     def _mix(
         self,
-        y: Vector,
+        trained: Vector,
         copies: Mapping[Author, Vector],
         neighbours: int,
         shares: Shares[Author],
@@ -211,9 +212,10 @@ class Loom(Generic[Author]):
         if once:
             momentum, owed = self._next_momentum(mean, copies)
             kept = replace(mean, owed=owed)
+            correction += self._outer(trained) - trained
             if authors:
-                correction += np.float32(s.mu * self._trust(y, momentum)) * momentum
-        return Mixing(y + correction, correction, pull, momentum, kept, authors, report)
+                correction += np.float32(s.mu * self._trust(trained, momentum)) * momentum
+        return Mixing(trained + correction, correction, pull, momentum, kept, authors, report)
 
     def mixed(self, mixing: Mixing[Author]) -> None:
         """Put a mixing in force: x, P, momentum."""
@@ -306,10 +308,16 @@ class Loom(Generic[Author]):
         rho = np.float32(self.settings.rho)
         return rho * self._momentum + (np.float32(1) - rho) * step, tuple(owed)[-OWED_MAX:]
 
-    def _trust(self, y: Vector, momentum: Vector) -> float:
-        """The factor that keeps ||u|| <= ||D|| / (1 - mu)."""
+    def _outer(self, trained: Vector) -> Vector:
+        """y: DiLoCo's outer rate, taken by each member on its own step; the rule then bounds it."""
+        if self.settings.eta == 1.0:
+            return trained
+        return self.x + np.float32(self.settings.eta) * (trained - self.x)
+
+    def _trust(self, trained: Vector, momentum: Vector) -> float:
+        """The factor that keeps ||u|| <= eta ||D|| / (1 - mu)."""
         length = norm(momentum)
-        allowed = norm(y - self.x) / (1 - self.settings.mu)
+        allowed = self.settings.eta * norm(trained - self.x) / (1 - self.settings.mu)
         return min(1.0, allowed / length) if length > 0 else 0.0
 
 
