@@ -178,7 +178,8 @@ class Inbox:
         if stream is None:
             if self._state.membership.is_buried(signed.header.author, signed.header.seq):
                 return ignore("expired")
-            return None if self._roster.has_room() else ignore("streams_full")
+            room = self._roster.has_room(signed.header.author)
+            return None if room else ignore("streams_full")
         verdict = stream.triage(signed)
         if verdict is None and not stream.rate.take(1, self._state.now):
             return ignore("author_too_fast")

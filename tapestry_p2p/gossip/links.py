@@ -6,7 +6,7 @@ about what it holds; claims choose whom to ask first and nothing else.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from random import Random
 
@@ -52,10 +52,17 @@ class Link:
 class Links:
     """A capped table of peers."""
 
-    def __init__(self, settings: Settings, own_key: bytes, random: Random) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        own_key: bytes,
+        random: Random,
+        is_new: Callable[[bytes], bool] = lambda _: False,
+    ) -> None:
         self._settings = settings
         self._own_key = own_key
         self._random = random
+        self._is_new = is_new  # on probation: never takes the row of one who is not
         self._links: dict[bytes, Link] = {}
 
     def __len__(self) -> int:
@@ -120,6 +127,12 @@ class Links:
         if link is not None:
             link.attempts, link.dial_at = 16, at + self._settings.dial_retry_max_s
 
+    def is_full_for(self, peer: bytes) -> bool:
+        """Whether there is no room even to dial a peer."""
+        if peer in self._links or len(self._links) < self._settings.peers_max:
+            return False
+        return all(link.connected for link in self._links.values())
+
     def due(self, wanted: Iterable[bytes], at: float) -> Iterator[bytes]:
         """Those of ``wanted`` to dial now; marks them as being dialled."""
         for peer in wanted:
@@ -146,10 +159,11 @@ class Links:
         if link is not None:
             return link
         if len(self._links) >= self._settings.peers_max:
-            idle = next((key for key, old in self._links.items() if not old.connected), None)
-            if idle is None:
+            idle = [key for key, old in self._links.items() if not old.connected]
+            victim = min(idle, key=lambda key: not self._is_new(key), default=None)
+            if victim is None or (self._is_new(peer) and not self._is_new(victim)):
                 return None
-            del self._links[idle]
+            del self._links[victim]
         config = self._settings
         link = Link(
             peer,

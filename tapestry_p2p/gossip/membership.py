@@ -2,12 +2,13 @@
 
 Time is the observer's own monotonic clock: a member expires when no higher-numbered profile of it
 came for a while, and a tombstone keeps the number so that an old profile cannot bring it back.
-Tables are capped; profiles only heard of are counted per address block, under a secret salt.
+Tables are capped; profiles only heard of are counted per address block, under a secret salt, and
+newcomers make way for those who are none.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from hashlib import blake2b
 
@@ -35,9 +36,12 @@ class Member:
 class Membership:
     """A capped table of members, with tombstones of the expired and the departed."""
 
-    def __init__(self, settings: Settings, salt: bytes) -> None:
+    def __init__(
+        self, settings: Settings, salt: bytes, is_new: Callable[[bytes], bool] = lambda _: False
+    ) -> None:
         self._settings = settings
         self._salt = salt
+        self._is_new = is_new
         self._members: dict[bytes, Member] = {}
         self._tombstones: dict[bytes, tuple[int, int]] = {}  # profile number, head seq
 
@@ -73,6 +77,8 @@ class Membership:
         if author in self._members:
             return True
         if len(self._members) >= self._settings.members_max:
+            if not self._is_new(author) and any(map(self._is_new, self._members)):
+                return True
             return trusted and any(not member.worked for member in self._members.values())
         return trusted or not self._block_full(profile)
 
@@ -83,11 +89,14 @@ class Membership:
         author = signed.header.author
         before = self._members.pop(author, None)
         while len(self._members) >= self._settings.members_max:
-            hearsay = [key for key, member in self._members.items() if not member.worked]
-            self.forget((hearsay or list(self._members))[0])
+            self.forget(min(self._members, key=self._worth))
         worked = trusted or (before is not None and before.worked)
         self._members[author] = Member(signed, payload, profile, at, worked)
         self._tombstones.pop(author, None)
+
+    def _worth(self, author: bytes) -> tuple[bool, bool]:
+        """What is kept longest, where there is too much: the established, then the met."""
+        return not self._is_new(author), self._members[author].worked
 
     def mark_worked(self, author: bytes) -> None:
         """We are connected to it: hearsay can no longer push it out."""

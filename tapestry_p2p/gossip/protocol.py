@@ -67,12 +67,13 @@ class Protocol:
         self.settings = settings
         self.public_key = public_key
         own = OwnStream(settings, public_key, signer, random, mute)
-        links = Links(settings, public_key, random)
-        membership = Membership(settings, random.randbytes(16))
+        probation = Probation(settings, public_key)
+        links = Links(settings, public_key, random, probation.is_new)
+        membership = Membership(settings, random.randbytes(16), probation.is_new)
         neighbours = Neighbours(settings, random.randbytes(SECRET_BYTES))
         self._state = State(
             settings, public_key, random, verify, at, own, links, membership, neighbours,
-            Probation(settings, public_key), Shunned(settings),
+            probation, Shunned(settings),
         )  # fmt: skip
         self._roster = Roster(self._state)
         self._exchange = Exchange(self._state)
@@ -112,6 +113,8 @@ class Protocol:
         if event.peer == self.public_key:
             state.emit(Drop(event.peer, "self"))
             return
+        if state.links.is_full_for(event.peer):
+            self._roster.make_way(event.peer)
         link = state.links.connect(event.peer, state.now, event.address)
         if link is None:
             state.emit(Drop(event.peer, "full"))
@@ -179,6 +182,9 @@ class Protocol:
         """Dial whoever we follow, want as a neighbour or were told of, and are not connected to."""
         state = self._state
         addresses = self._roster.wanted()
+        for peer in addresses:
+            if state.links.is_full_for(peer):
+                self._roster.make_way(peer)
         for peer in state.links.due(addresses, state.now):
             state.emit(Dial(peer, addresses[peer]))
 

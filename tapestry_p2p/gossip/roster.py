@@ -32,19 +32,37 @@ class Roster:
         self._state = state
         self._at = state.now
 
-    def has_room(self) -> bool:
-        """Whether one more author could be taken in."""
+    def has_room(self, author: bytes) -> bool:
+        """Whether an author could be taken in."""
         state = self._state
-        if len(state.streams) < state.settings.streams_max:
-            return True
-        return any(self._is_idle(stream) for stream in state.streams.values())
+        return len(state.streams) < state.settings.streams_max or bool(self._replaceable(author))
+
+    def _replaceable(self, author: bytes) -> bytes:
+        """Whose stream gives way to that of ``author``: an idle one's, or a newcomer's; or b""."""
+        streams, is_new = self._state.streams, self._state.probation.is_new
+        idle = next((key for key, stream in streams.items() if self._is_idle(stream)), b"")
+        if idle or is_new(author):
+            return idle
+        return next((k for k, s in streams.items() if is_new(k) and not s.followed), b"")
+
+    def make_way(self, peer: bytes) -> bool:
+        """Close a newcomer's connection for one who is none; False if there is no such thing."""
+        state = self._state
+        if state.probation.is_new(peer):
+            return False
+        links = (link for link in state.links.connected() if state.probation.is_new(link.peer))
+        victim = min(links, key=lambda link: link.connected_at, default=None)
+        if victim is None:
+            return False
+        state.emit(Drop(victim.peer, "place_taken"))
+        state.links.disconnect(victim.peer, state.now)
+        return True
 
     def open(self, author: bytes) -> Stream:
         """A new stream for an author; ``has_room`` must hold."""
         state = self._state
         if len(state.streams) >= state.settings.streams_max:
-            idle = (key for key, stream in state.streams.items() if self._is_idle(stream))
-            del state.streams[next(idle)]
+            del state.streams[self._replaceable(author)]
         per_minute = state.settings.entries_per_minute_max
         rate = Bucket(per_minute / 60, max(per_minute, 4 * state.settings.ring))
         stream = Stream(author, state.settings, state.now, rate)

@@ -7,8 +7,8 @@ import pytest
 from gossip_kit import GENESIS_ROOT, PAYLOAD, Author, Bench, key, only, root_of
 
 from tapestry_p2p.gossip.canonical import pack, unpack
-from tapestry_p2p.gossip.effects import Forked, Persist, Unfollow
-from tapestry_p2p.gossip.events import Disconnected, Publish
+from tapestry_p2p.gossip.effects import Dial, Drop, Forked, Persist, Unfollow
+from tapestry_p2p.gossip.events import Connected, Disconnected, Publish
 from tapestry_p2p.gossip.known import decode_known
 from tapestry_p2p.gossip.messages import Members
 from tapestry_p2p.gossip.probation import SHARE, TURN_RINGS, Probation
@@ -291,3 +291,53 @@ def test_a_lost_connection_costs_nothing_while_news_are_not_too_old() -> None:
         _round(bench)
     bench.obey(bench.connect(author.key, author.last))
     assert bench.protocol.probation(author.key) == ROUNDS - 4
+
+
+def test_tables_full_of_newcomers_make_way_for_who_is_none() -> None:
+    """Connections, streams and profiles: a swarm that came first keeps no founder out."""
+    friend = Author(200)
+    bench = _bench(
+        founders=frozenset({friend.key}), peers_max=20, streams_max=20, members_max=20,
+    )  # fmt: skip
+    swarm = _met(bench, *range(1, 21))
+    tables = bench.protocol.statistics()["tables"]
+    assert (tables["links"], tables["streams"]) == (20, 20)
+    assert tables["members"] == 20, "and our own profile is not among them yet"
+    stranger = Author(21)
+    stranger.genesis()
+    effects = bench.connect(stranger.key, *stranger.log)
+    assert [drop.reason for drop in only(effects, Drop)] == ["full"]
+    friend.genesis()
+    friend.profile(address="/ip4/20.1.0.1/tcp/1")
+    effects = bench.obey(bench.connect(friend.key, *friend.log))
+    (drop,) = only(effects, Drop)
+    assert drop.reason == "place_taken"
+    assert drop.peer in {author.key for author in swarm}
+    bench.profile(friend.key, friend)
+    bench.obey(bench.tick(1.0))
+    assert bench.protocol.share(friend.key) == 1
+    assert friend.key in bench.protocol.members()
+    tables = bench.protocol.statistics()["tables"]
+    assert max(tables[name] for name in ("links", "streams", "members")) == 20
+
+
+def test_a_founder_whom_we_want_is_dialled_though_newcomers_hold_all_connections() -> None:
+    friend = key(200).public_key
+    bench = _bench(bootstrap=((friend, ("/ip4/20.1.0.1/tcp/1",)),), peers_max=20)
+    swarm = _met(bench, *range(1, 21))
+    effects = bench.ticks(10.0)
+    assert friend in {dial.peer for dial in only(effects, Dial)}
+    assert {drop.peer for drop in only(effects, Drop)} <= {author.key for author in swarm}
+
+
+def test_newcomers_who_come_and_go_do_not_make_us_forget_whom_we_dial() -> None:
+    friend = key(200).public_key
+    bench = _bench(bootstrap=((friend, ("/ip4/20.1.0.1/tcp/1",)),), peers_max=20)
+    _met(bench, *range(1, 20))
+    dials = []
+    for n in range(20, 80):
+        peer = key(n).public_key
+        bench.step(Connected(peer, bench.now))
+        dials += only(bench.tick(0.25), Dial)
+        bench.step(Disconnected(peer, bench.now))
+    assert [dial.peer for dial in dials].count(friend) == 1, "not answered yet, not dialled again"
