@@ -46,7 +46,6 @@ PROGRAM = str(Path(__file__).with_name("door_member.py"))
 HONEST_P99_S, BACK_S, TALK_MS, GROWTH_MB = 1.0, 1.0, 100.0, 5.0
 VISIT_EVERY_S = 0.1
 LOOK_S = 0.2  # how late we may see what a status says
-WARM_UP = 20  # visits before anything is measured: caches, free lists
 NAMESPACES, ADDRESSES_EACH = 10, 5
 SUBNET = "10.203"
 RETURN_S = 60.0  # protocol settings: a dial that failed is tried again after so long at most
@@ -61,9 +60,10 @@ class Size:
     idle_s: float = 30.0
     stop_s: float = 60.0
     ping: tuple[float, float] = (PING_EVERY_S, PING_DEADLINE_S)
+    warm_up: int = 300  # visits before anything is measured: caches, free lists
 
 
-QUICK = Size(reconnects=40, idle=200, idle_s=2.0, stop_s=3.0, ping=(0.3, 1.0))
+QUICK = Size(reconnects=40, idle=200, idle_s=2.0, stop_s=3.0, ping=(0.3, 1.0), warm_up=10)
 
 
 @dataclass
@@ -166,6 +166,7 @@ class Visitor:
         self._request = encode_request(ManifestRequest(manifest().network_id))
         self.waits: list[float] = []
         self.failed = 0
+        self.pause_s = 0.0
 
     async def run(self) -> None:
         """Visits until cancelled; a visit that fails goes on until one succeeds."""
@@ -176,7 +177,7 @@ class Visitor:
                 while not await self._visit():
                     self.failed += 1
                 self.waits.append(trio.current_time() - began)
-                await trio.sleep(VISIT_EVERY_S)
+                await trio.sleep(self.pause_s)
 
     async def _visit(self) -> bool:
         if not await self._transport.dial(self._door.key, [self._address]):
@@ -202,15 +203,16 @@ class Visitor:
 
 
 async def under(
-    case: str, at: Door, address: Address, load: Callable[[], Awaitable[list[Row]]]
+    case: str, at: Door, address: Address, load: Callable[[], Awaitable[list[Row]]], warm_up: int
 ) -> list[Row]:
     """A load, with an honest visitor beside it: its figures, and what is left afterwards."""
     before = await at.held()
     visitor = Visitor(at, address)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(visitor.run)
-        while len(visitor.waits) < WARM_UP:
+        while len(visitor.waits) < warm_up:
             await trio.sleep(0.05)
+        visitor.pause_s = VISIT_EVERY_S
         grown = (await at.asks("status"))["node_rss_mb"]
         visitor.waits.clear()
         rows = await load()
@@ -241,7 +243,7 @@ async def reconnects(size: Size) -> list[Row]:
             accepted = told.get("connected", 0)
             return [Row("reconnects", "accepted", accepted, size.reconnects, least=True)]
 
-        return await under("reconnects", ours, ours.address(), load)
+        return await under("reconnects", ours, ours.address(), load, size.warm_up)
 
 
 async def idle(size: Size) -> list[Row]:
@@ -263,7 +265,7 @@ async def idle(size: Size) -> list[Row]:
                     Row("idle", "held at most", most, 40),
                 ]
 
-            return await under("idle", ours, address, load)
+            return await under("idle", ours, address, load, size.warm_up)
 
 
 @asynccontextmanager
