@@ -17,14 +17,19 @@ SHORT_ID = 8  # last characters of a peer id, shown beside a name
 GENERATE_TIMEOUT_S = 120.0
 
 
-def run() -> int:
+def run(*, apart: bool = False) -> int:
     """Run this member until Ctrl-C, SIGTERM or `tapestry stop`.
 
     Example: tapestry run
+
+    Parameters
+    ----------
+    apart
+        Start no trainer: wait for one that another unit starts (`tapestry service`).
     """
     from tapestry_p2p.daemon.run import run as run_daemon
 
-    run_daemon(find_paths())
+    run_daemon(find_paths(), apart)
     return OK
 
 

@@ -46,8 +46,11 @@ def make_key(path: Path) -> bool:
     return True
 
 
-def load_key(path: Path) -> bytes:
-    """The 32-byte seed of the key. TapestryError (exit 78) if it is missing, open, or no key."""
+def load_key(path: Path, given: bool = False) -> bytes:
+    """The 32-byte seed of the key. TapestryError (exit 78) if it is missing, open, or no key.
+
+    ``given``: by the service manager, whose access list shows as a mode that looks open.
+    """
     try:
         with path.open("rb") as file:
             status = os.fstat(file.fileno())
@@ -61,7 +64,7 @@ def load_key(path: Path) -> bytes:
             f"{path} cannot be read: {error.strerror}; it must be a file of yours, mode 0600",
             BAD_CONFIG,
         ) from error
-    if status.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+    if not given and status.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
         raise TapestryError(
             f"{path} is open to other users; close it with: chmod 600 {path}", BAD_CONFIG
         )

@@ -1,19 +1,22 @@
 """Where a member's files lie. Knows folders and names; reads and writes no content.
 
-`$TAPESTRY_HOME` puts all in one folder (several members on one machine); else the XDG folders.
-The trainer's folder is apart from the node's: optimizer moments tell something of the data.
+`$TAPESTRY_HOME` puts all in one folder (several members on one machine), `$TAPESTRY_SERVICE` names
+a member that the system's service manager runs; else the XDG folders. The trainer's folder is apart
+from the node's: optimizer moments tell something of the data.
 """
 
 import hashlib
 import os
+import re
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from tapestry_p2p.errors import FAILURE, TapestryError
+from tapestry_p2p.errors import BAD_CONFIG, FAILURE, TapestryError
 
 SOCKET_PATH_BYTES_MAX = 107  # sun_path holds 108 with its closing zero
+SERVICE_NAME = re.compile(r"[A-Za-z0-9_-]{1,20}")  # a user name is made of it: 31 at most
 _LONGEST_SOCKET = "control.sock"
 _NAME = "tapestry"
 
@@ -27,6 +30,8 @@ class Paths:
     trainer: Path  # optimizer state, data cursor, log: the trainer's
     cache: Path  # compiled XLA code: may be deleted at any time
     runtime: Path  # sockets
+    text: Path | None = None  # the trainer's own sockets, if it is started apart from the node
+    credentials: Path | None = None  # where the service manager puts the key
 
     @property
     def manifest(self) -> Path:
@@ -38,7 +43,7 @@ class Paths:
 
     @property
     def key(self) -> Path:
-        return self.state / "key.pem"
+        return (self.credentials or (self.config if self.text else self.state)) / "key.pem"
 
     @property
     def control_socket(self) -> Path:
@@ -46,14 +51,20 @@ class Paths:
 
     @property
     def text_socket(self) -> Path:
-        return self.runtime / "text.sock"
+        return (self.text or self.runtime) / "text.sock"
+
+    @property
+    def trainer_socket(self) -> Path:
+        """Where a trainer that is started apart reports for work."""
+        return self.runtime / "trainer.sock"
 
     def make(self) -> None:
         """Make the folders that are missing, for this user alone.
 
         TapestryError if that fails, or if the socket folder belongs to someone else.
         """
-        for folder in (self.config, self.state, self.trainer, self.cache, self.runtime):
+        ours = (self.state, self.runtime)
+        for folder in ours if self.text else (self.config, self.trainer, self.cache, *ours):
             try:
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             except OSError as error:
@@ -77,6 +88,8 @@ def find_paths(environ: Mapping[str, str] | None = None) -> Paths:
             cache=folder / "cache",
             runtime=_runtime(folder / "run"),
         )
+    if name := environ.get("TAPESTRY_SERVICE"):
+        return _of_service(name, environ)
     import platformdirs  # 40 ms that $TAPESTRY_HOME saves
 
     state = platformdirs.user_state_path(_NAME)
@@ -87,6 +100,24 @@ def find_paths(environ: Mapping[str, str] | None = None) -> Paths:
         trainer=state / "trainer",
         cache=platformdirs.user_cache_path(_NAME),
         runtime=_runtime(state / "run"),
+    )
+
+
+def _of_service(name: str, environ: Mapping[str, str]) -> Paths:
+    """As units/tapestry@.service has them. TapestryError (exit 78) if it is no unit's name."""
+    if not SERVICE_NAME.fullmatch(name):
+        raise TapestryError(
+            f"TAPESTRY_SERVICE={name[:40]!r} is no name: letters, digits, - and _", BAD_CONFIG
+        )
+    credentials = environ.get("CREDENTIALS_DIRECTORY")
+    return Paths(
+        config=Path("/etc/tapestry") / name,
+        state=Path("/var/lib/tapestry") / name,
+        trainer=Path("/var/lib/tapestry-trainer") / name,
+        cache=Path("/var/cache/tapestry") / name,
+        runtime=Path("/run/tapestry") / name,
+        text=Path("/run/tapestry-trainer") / name,
+        credentials=Path(credentials) if credentials else None,
     )
 
 

@@ -109,7 +109,12 @@ class Rounds:
     @property
     def settled(self) -> bool:
         """Whether all news of neighbours are mixed, and nothing is being mixed now."""
-        return not (self.moved.is_set() or self._rounding.locked())
+        return not (self.moved.is_set() or self.working)
+
+    @property
+    def working(self) -> bool:
+        """Whether a round or news are being mixed now."""
+        return self._rounding.locked()
 
     # -- where we begin
 
@@ -336,7 +341,7 @@ class Rounds:
     async def save(self, throttled: bool = False) -> None:
         """Save x and the own copy; throttled, at most 1/20 of the time goes into it."""
         loom, own = self.loom, self._copies.own
-        if loom is None or own is None or own.seq < 0:
+        if loom is None or own is None or (own.seq < 0 and not self.voice.adoption):
             return
         now = trio.current_time()
         if throttled and now - self._saved_at < SAVE_SHARE * self._save_took:

@@ -1,7 +1,7 @@
 """``tapestry run``: builds a node from a member's files and runs it until it is told to stop.
 
 Knows files, signals and the order of starting; the node knows the rest. SIGTERM and SIGINT end it
-cleanly; the process's exit code is the TapestryError's.
+cleanly, SIGHUP reads the configuration again; the exit code is the TapestryError's.
 """
 
 import json
@@ -16,8 +16,9 @@ from typing import Any
 
 import trio
 
-from tapestry_p2p.daemon import control
+from tapestry_p2p.daemon import control, service
 from tapestry_p2p.daemon.address import Address, parse_address
+from tapestry_p2p.daemon.apart import Door
 from tapestry_p2p.daemon.attacker import Attacker
 from tapestry_p2p.daemon.config import Config, load_config, need_data
 from tapestry_p2p.daemon.keyfile import load_key
@@ -35,25 +36,29 @@ from tapestry_p2p.gossip.identity import Identity
 log = logging.getLogger("tapestry")
 
 
-def run(paths: Paths) -> None:
-    """Run the member in ``paths`` until a signal or ``stop``. TapestryError for the operator."""
+def run(paths: Paths, apart: bool = False) -> None:
+    """Run the member in ``paths`` until a signal or ``stop``. TapestryError for the operator.
+
+    ``apart``: trainers are started by somebody else and report at ``paths.trainer_socket``. The
+    data is then theirs to find: we may not even see it.
+    """
     manifest = load_manifest(paths.manifest)
     config = load_config(paths.member)
-    seed = load_key(paths.key)
+    seed = load_key(paths.key, given=paths.credentials is not None)
     paths.make()
     task = task_file(manifest, paths.config)
-    data = [] if config.testing.attack else need_data(config, manifest.task.name)
-    logging.basicConfig(
-        level=config.log.level.upper(),
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-        stream=sys.stderr,
-    )
-    logging.getLogger("libp2p").setLevel(logging.CRITICAL)  # it logs what peers send
-    logging.getLogger("tapestry.transport").setLevel(config.log.level.upper())
+    if config.testing.attack:
+        data = []
+    elif apart:
+        data = [Path(text) for text in config.data.paths]
+    else:
+        data = need_data(config, manifest.task.name)
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    set_level(config)
     store = Store(paths.state / "store", manifest.streams.ring)
     try:
         configure = trainer_configuration(manifest, config, paths, task, data)
-        _unwrapped(_main, manifest, config, paths, seed, store, configure)
+        _unwrapped(_main, manifest, config, paths, seed, store, configure, apart)
     finally:
         store.close()
 
@@ -154,10 +159,13 @@ async def _main(
     seed: bytes,
     store: Store,
     configure: dict[str, Any],
+    apart: bool,
 ) -> None:
     found = recover(store, manifest.schema.parameters, manifest.limits.norm_max)
     _need_network(found, manifest.network_id)
     attack = config.testing.attack
+
+    door = Door(paths.trainer_socket) if apart and not attack else None
 
     def make_trainer(node: Node) -> Trainer:
         return Trainer(
@@ -167,6 +175,7 @@ async def _main(
             manifest.schema.parameters,
             manifest.schema.hash,
             node.tap,
+            door,
         )
 
     node = Node(
@@ -179,16 +188,59 @@ async def _main(
         None if attack else make_trainer,
         Random(os.urandom(16)),
     )
+    try:
+        await _accompany(node, config, paths, attack)
+    finally:
+        if door is not None:
+            door.close()
+
+
+async def _accompany(node: Node, config: Config, paths: Paths, attack: str) -> None:
+    """Run the node, and beside it whatever serves its operator; until it ends."""
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_obey_signals, node)
+        nursery.start_soon(service.obey_reload, Reload(paths, config))
         await nursery.start(control.serve, paths.control_socket, Control(node).answer)
         if config.testing.tether:
             nursery.start_soon(_stop_with_stdin, node)
         await nursery.start(node.run_and_then, nursery.cancel_scope.cancel)
         if attack:
             nursery.start_soon(Attacker(node, attack).run)
-        nursery.start_soon(watch, manifest.mixing, node.protocol)
+        nursery.start_soon(watch, node.manifest.mixing, node.protocol)
+        rounds = node.rounds
+        health = service.Health(lambda: rounds.working, lambda: rounds.round)
+        nursery.start_soon(service.feed, health)
+        service.notify("READY=1")
         log.info("running as %s", node.identity.peer_id)
+
+
+class Reload:
+    """Read tapestry.toml again: the log's level changes at once, all else at the next start."""
+
+    def __init__(self, paths: Paths, config: Config) -> None:
+        self._paths, self._config = paths, config
+
+    def __call__(self) -> None:
+        """Do it; a file that is wrong changes nothing."""
+        try:
+            config = load_config(self._paths.member)
+        except TapestryError as error:
+            log.error("not reloaded: %s", error.message)
+            return
+        set_level(config)
+        later = [
+            name
+            for name in Config.__struct_fields__
+            if name != "log" and getattr(config, name) != getattr(self._config, name)
+        ]
+        log.info("reloaded%s", f"; at the next start: {', '.join(later)}" if later else "")
+
+
+def set_level(config: Config) -> None:
+    """How much is logged. libp2p says nothing: it would log what peers send."""
+    logging.getLogger().setLevel(config.log.level.upper())
+    logging.getLogger("libp2p").setLevel(logging.CRITICAL)
+    logging.getLogger("tapestry.transport").setLevel(config.log.level.upper())
 
 
 def _need_network(found: Recovered, network_id: bytes) -> None:
@@ -207,6 +259,7 @@ async def _obey_signals(node: Node) -> None:
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async for number in signals:
             log.info("signal %d: stopping", number)
+            service.notify("STOPPING=1")
             node.stop()
 
 

@@ -2,7 +2,8 @@
 
 The trainer holds the private data and has no network; the node holds the network and no data.
 Whatever comes back is checked by link.py's closed schema. A trainer that dies is started again
-from the node's vector, with backoff; the node stays in the network meanwhile.
+from the node's vector, with backoff; the node stays in the network meanwhile. Where another unit
+starts trainers (apart.py) the next one that reports is taken.
 """
 
 import contextlib
@@ -21,6 +22,7 @@ from typing import Any
 import trio
 
 from tapestry_p2p import link
+from tapestry_p2p.daemon.apart import Door
 from tapestry_p2p.daemon.tap import LINK_RECEIVED, LINK_SENT, Tap
 from tapestry_p2p.errors import BAD_CONFIG, TapestryError
 from tapestry_p2p.mix.codec import Vector
@@ -89,6 +91,7 @@ class Trainer:
     parameters: int
     schema: str
     tap: Tap | None = None
+    door: Door | None = None  # where a trainer reports that is started apart
     state: TrainerState = field(default_factory=TrainerState)
 
     def __post_init__(self) -> None:
@@ -185,12 +188,12 @@ class Trainer:
         self._additions = 0
         self._note_added()
         try:
-            ours, process = await self._start_process()
+            ours, pid, process = await self._next_trainer()
         except OSError as error:  # no memory, no descriptors, no room for its log
             log.warning("trainer: %s", error)
             return "start"
         self._sock = ours
-        self.state.running, self.state.pid = True, process.pid
+        self.state.running, self.state.pid = True, pid
         code = ""
         try:
             with trio.CancelScope(deadline=self._end_by) as self._serving:
@@ -199,24 +202,40 @@ class Trainer:
             log.warning("trainer: %s", error)
             code = "link"
         except TapestryError:
-            process.kill()  # it would save another model's state over that of ours
+            if process is not None:
+                process.kill()  # it would save another model's state over that of ours
             raise
         finally:
             self._sock = None
             self.state.running = False
-            with trio.CancelScope(shield=True):
-                ours.close()  # end of file: it saves and exits
-                with trio.move_on_at(min(self._end_by, trio.current_time() + STOP_S)):
-                    await process.wait()
-                if process.returncode is None:
-                    process.kill()
-                    await process.wait()
+            ours.close()  # end of file: it saves and exits
+            if process is not None:
+                await self._end_process(process)
             if self._shared is not None:
                 self._shared.close()
                 self._shared = None
+        return code
+
+    async def _end_process(self, process: trio.Process) -> None:
+        """Give it until ``STOP_S`` to save."""
+        with trio.CancelScope(shield=True):
+            with trio.move_on_at(min(self._end_by, trio.current_time() + STOP_S)):
+                await process.wait()
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
         if process.returncode == -signal.SIGKILL:
             log.warning("trainer was killed")
-        return code
+
+    async def _next_trainer(self) -> tuple[socket.socket, int, trio.Process | None]:
+        """Our end of a trainer's link, its process id, and the process if it is our child."""
+        if self.door is None:
+            ours, process = await self._start_process()
+            return ours, process.pid, process
+        with trio.CancelScope(deadline=self._end_by) as self._serving:
+            ours, pid = await self.door.trainer()
+            return ours, pid, None
+        raise OSError("told to stop before a trainer reported")
 
     async def _start_process(self) -> tuple[socket.socket, trio.Process]:
         """Our end of a new trainer's link, and the process. OSError if the system refuses."""

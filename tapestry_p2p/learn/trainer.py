@@ -1,5 +1,6 @@
-"""The trainer process: ``python -m tapestry_p2p.learn.trainer --link-fd N``, started by the node.
+"""The trainer process: ``python -m tapestry_p2p.learn.trainer``, started by the node or a unit.
 
+With ``--link-fd N`` it has the node's link as a descriptor, with ``--link PATH`` it finds it there.
 Rule: an order that must not change. Close what was inherited, leave the network, prove it; only
 then read what to train and import anything that could see data. Ends when the node does.
 """
@@ -27,9 +28,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-BAD_CONFIG, FAILURE = 78, 1
+BAD_CONFIG, TEMPORARY, FAILURE = 78, 75, 1
 CONFIG_CODES = ("data_missing", "data_too_small", "data_unreadable", "task_not_found")
 NICE = 10  # the node answers peers first; training takes what is left
+REPORT_S = 20.0  # how long to wait for the node's socket
 ORPHAN_S = 10.0  # how long after the node is gone a long computation may hold us up
 LOG_BYTES_MAX = 1 << 20
 HASHED_BYTES = 1 << 20  # of each data file, to tell members' data apart
@@ -38,15 +40,23 @@ HASHED_BYTES = 1 << 20  # of each data file, to tell members' data apart
 def main() -> int:
     """Run until the node stops us; the exit status of the process."""
     arguments = argparse.ArgumentParser(description="Started by the node, not by hand.")
-    arguments.add_argument("--link-fd", type=int, required=True)
-    fd = arguments.parse_args().link_fd
-    isolation.close_inherited(fd)
+    which = arguments.add_mutually_exclusive_group(required=True)
+    which.add_argument("--link-fd", type=int)
+    which.add_argument("--link", help="path of the node's socket for trainers")
+    asked = arguments.parse_args()
+    isolation.close_inherited(asked.link_fd or 2)
     isolated = isolation.leave_network()
-    os.nice(NICE)
-    sock = socket.socket(fileno=fd)
-    sock.set_inheritable(False)
+    if asked.link is None:
+        os.nice(NICE)  # a unit says it itself, and may not be allowed to here
+        sock = socket.socket(fileno=asked.link_fd)
+        sock.set_inheritable(False)
+    else:
+        found = _reported(asked.link)
+        if found is None:
+            return TEMPORARY
+        sock = found
     _obey_signals(sock)
-    code = _configured(sock, isolated)
+    code = _configured(sock, isolated, own_log=asked.link is None)
     if code is None:
         return 0
     try:
@@ -56,7 +66,22 @@ def main() -> int:
     return BAD_CONFIG if code in CONFIG_CODES else FAILURE
 
 
-def _configured(sock: socket.socket, isolated: tuple[bool, str]) -> str | None:
+def _reported(path: str) -> socket.socket | None:
+    """The link to the node that listens at ``path``; None if there is none for ``REPORT_S``."""
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    until = time.monotonic() + REPORT_S
+    while True:
+        try:
+            sock.connect(path)
+            return sock
+        except (FileNotFoundError, ConnectionRefusedError, PermissionError) as error:
+            if time.monotonic() > until:
+                print(f"no node at {path}: {error.strerror}", file=sys.stderr)  # noqa: T201
+                return None
+            time.sleep(0.1)
+
+
+def _configured(sock: socket.socket, isolated: tuple[bool, str], own_log: bool) -> str | None:
     """Everything after the wall is up. The failure code, None if all went well."""
     try:
         packet, _ = link.receive(sock)
@@ -65,7 +90,9 @@ def _configured(sock: socket.socket, isolated: tuple[bool, str]) -> str | None:
         configure = link.parse_from_node(packet)
         if configure["t"] != "configure":
             raise link.LinkError("the first record must be configure")
-        _open_log(Path(configure["state_dir"]))
+        if own_log:
+            _open_log(Path(configure["state_dir"]))
+        logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
         _watch_for_orphanhood(sock)
         _set_threads(configure["threads"] or os.cpu_count() or 1)
     except (link.LinkError, OSError):
@@ -151,7 +178,6 @@ def _open_log(directory: Path) -> None:
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
     os.close(descriptor)
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
 
 
 def _watch_for_orphanhood(sock: socket.socket) -> None:

@@ -20,8 +20,14 @@ SCHEMA = "ab" * 32
 
 def main() -> int:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--link-fd", type=int, required=True)
-    sock = socket.socket(fileno=parser.parse_args().link_fd)
+    parser.add_argument("--link-fd", type=int)
+    parser.add_argument("--link")
+    asked = parser.parse_args()
+    if asked.link is None:
+        sock = socket.socket(fileno=asked.link_fd)
+    else:
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        sock.connect(asked.link)
     configure = link.parse_from_node(link.receive(sock)[0])
     options = configure["options"]
     os.write(1, b"stand-in\n")
