@@ -142,6 +142,8 @@ class Store:
             empty = np.zeros(0, np.float32)
             return OwnState(-1, 0, empty, empty, b"", entries, True)
         state = msgpack.unpackb(body)
+        if not entries and max(state["seq"], shown) < 0 and not self._damaged:
+            return None  # a start that was made and never signed: look for another
         self._saved = self._saved_before = state["seq"]
         self._head = entries[-1].signed if entries else state["head"]
         gap = bool(entries) and entries[0].seq > state["seq"] + 1
@@ -157,7 +159,10 @@ class Store:
         )
 
     def save_own(self, seq: int, round_: int, x: Vector, copy: Vector) -> None:
-        """Make the state after own entry ``seq``, the last appended one, durable."""
+        """Make the state after own entry ``seq``, the last appended one, durable.
+
+        -1: the start that the first entry will name, where nobody else could make it again.
+        """
         document = {
             "seq": seq,
             "round": round_,

@@ -62,6 +62,8 @@ class OwnVoice:
         kind = ADOPT if self.adoption else GENESIS
         if self.protocol.own_highest is None and not self.is_silent(kind):
             now = trio.current_time()
+            if self.adoption:  # a crash after the next line must find the copy that it names
+                await self.save()
             await self.publish(ev.Publish(kind, now, root=own.root, payload=self.adoption))
             self.rolled_back = False
             await self.save()

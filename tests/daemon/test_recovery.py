@@ -2,14 +2,19 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-from daemon_kit import Author, D, same, vector
+import trio
+from daemon_kit import Author, D, in_trio, key, make_manifest, make_node, same, vector
 
+from tapestry_p2p.daemon.copies import Followed, copy_root
 from tapestry_p2p.daemon.recovery import Recovered, recover
 from tapestry_p2p.daemon.store import FollowedCopy, LoggedEntry, Store
-from tapestry_p2p.gossip.header import DIFFERENCE
+from tapestry_p2p.gossip.adoption import Reference, encode_adoption
+from tapestry_p2p.gossip.header import ADOPT, DIFFERENCE
 from tapestry_p2p.gossip.known import Known
+from tapestry_p2p.mix.copy import PublicCopy
 
 RING = 16
 NORM_MAX = 1e6
@@ -197,3 +202,61 @@ def test_what_was_known_in_another_form_is_let_go(store: Store) -> None:
     found = found_in(store)
     assert held(found) == (0,)
     assert not found.rolled_back
+
+
+def adopted() -> Author:
+    """A member whose copy starts elsewhere than at the first vector."""
+    author = Author()
+    author.copy = PublicCopy(vector(seed=55))
+    author.write(ADOPT, b"names some copies")
+    return author
+
+
+def test_a_crash_right_after_the_entry_that_adopts_finds_the_copy_that_it_names(
+    store: Store,
+) -> None:
+    author = adopted()
+    store.save_own(-1, 0, X, author.copy.vector)
+    store.append_entry(author.entries[0])
+    found = found_in(store)
+    assert (found.seq, found.rolled_back) == (0, False)
+    assert same(found.copy, vector(seed=55))
+    assert same(found.x, X)
+    store.append_entry(author.difference().entries[1])
+    assert same(found_in(store).copy, author.copy.vector)
+
+
+def test_a_start_that_was_never_signed_is_none(store: Store) -> None:
+    store.save_own(-1, 0, X, adopted().copy.vector)
+    assert found_in(store) == Recovered()
+
+
+@in_trio
+async def test_a_start_is_durable_before_it_is_signed(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order: list[tuple[str, int]] = []
+    save, append = store.save_own, store.append_entry
+
+    def saved(seq: int, *rest: Any) -> None:
+        order.append(("saved", seq))
+        save(seq, *rest)
+
+    def appended(entry: LoggedEntry) -> None:
+        order.append(("signed", entry.seq))
+        append(entry)
+
+    monkeypatch.setattr(store, "save_own", saved)
+    monkeypatch.setattr(store, "append_entry", appended)
+    manifest, start = make_manifest(vector()), PublicCopy(vector(seed=55))
+    async with trio.open_nursery() as nursery:
+        node = make_node(manifest, store)
+        await nursery.start(node.run)
+        node.copies.set_genesis(vector())
+        node.copies.own = Followed(-1, start, copy_root(start))
+        node.rounds._recovered_x = X
+        reference = Reference(key(2).public_key, 5, bytes(32))
+        node.voice.adoption = encode_adoption([reference])
+        await node.rounds.settle_stream()
+        node.stop()
+    assert order[:3] == [("saved", -1), ("signed", 0), ("saved", 0)]
