@@ -38,6 +38,7 @@ def paths(*, json: bool = False) -> None:
     from tapestry_p2p.daemon.paths import find_paths
 
     found = find_paths()
-    folders = {field.name: str(getattr(found, field.name)) for field in fields(found)}
+    values = {field.name: getattr(found, field.name) for field in fields(found)}
+    folders = {name: str(value) for name, value in values.items() if value is not None}
     files = ("manifest", "member", "key", "control_socket", "text_socket")
     show(folders | {name: str(getattr(found, name)) for name in files}, as_json=json)

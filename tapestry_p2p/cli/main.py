@@ -44,6 +44,7 @@ VERBS: dict[str, tuple[Verb, ...]] = {
         ("eval", "member:evaluate", "Judge its model on its own held-out text."),
         ("export", "member:export", "Write its model as safetensors with a model card."),
         ("stop", "member:stop", "Tell it to save and end."),
+        ("audit", "audit:audit", "Show what left this machine."),
         ("service", "service:app", "Run it by systemd."),
     ),
     "Else": (("version", "about:version", "Show the version."),),

@@ -8,6 +8,7 @@ vectors (rounds.py), time.
 import contextlib
 import functools
 import logging
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,7 @@ from random import Random
 import trio
 
 from tapestry_p2p.daemon.address import Address, parse_address
+from tapestry_p2p.daemon.audit import AuditLog, left_by
 from tapestry_p2p.daemon.copies import Copies, Followed, copy_root, split
 from tapestry_p2p.daemon.disk import Disk
 from tapestry_p2p.daemon.fetcher import Fetcher, FetchError
@@ -93,6 +95,7 @@ class Node:
         self.key = identity.public_key
         self.started_at = 0.0
         self.disk = Disk(store.directory)
+        self.audit = AuditLog(store.directory)
         self.entries_published = 0
         self.entry_bytes = 0  # own headers and payloads of differences
         self.payload_bytes = 0
@@ -177,6 +180,8 @@ class Node:
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Listen, gossip, train, mix; until ``stop``. Raises TapestryError for the operator."""
         self.started_at = trio.current_time()
+        entries = [left_by(entry.signed, entry.payload) for entry in self._recovered.entries]
+        await self.disk.write(functools.partial(self.audit.catch_up, entries, time.time()))
         await self.transport.listen(self.options.listen)
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
@@ -359,6 +364,8 @@ class Node:
             payload = self.rounds.payload if signed.header.kind == DIFFERENCE else effect.payload
             entry = LoggedEntry(effect.seq, effect.data, payload)
             await self.disk.write(functools.partial(self.store.append_entry, entry))
+            left = left_by(effect.data, payload)
+            await self.disk.write(functools.partial(self.audit.append, left, time.time()))
             if self.tap is not None:
                 self.tap.signed(effect.data)
             self.entries_published += 1

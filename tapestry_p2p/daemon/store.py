@@ -219,31 +219,11 @@ class Store:
     def _read_log(self) -> list[LoggedEntry]:
         """All whole records in order. Changes nothing on disk: damage stays to be seen again.
 
-        A record cut short at the very end was never shown to anybody, and is none; any other
-        byte that is not as it was written sets ``_damaged`` until the log is written anew.
+        ``_damaged`` is set until the log is written anew.
         """
-        try:
-            data = self._log_path.read_bytes()
-        except FileNotFoundError:
-            data = b""
-        entries: list[LoggedEntry] = []
-        position = 0
-        self._damaged = False
-        while position + _FRAME.size <= len(data):
-            length, check = _FRAME.unpack_from(data, position)
-            if check != _length_check(length):
-                self._damaged = True
-                break
-            piece = data[position + _FRAME.size : position + _FRAME.size + length]
-            if len(piece) < length:
-                break
-            try:
-                entries.append(LoggedEntry(*msgpack.unpackb(unseal(piece)[1])))
-            except DamagedError:
-                self._damaged = True  # later entries were signed all the same
-            position += _FRAME.size + length
-        self._end, self._logged = position, len(entries)
-        return entries
+        read = _records(self._log_path)
+        self._end, self._logged, self._damaged = read.end, len(read.entries), read.damaged
+        return read.entries
 
     def save_copy(self, followed: FollowedCopy) -> None:
         """Save a followed copy (two generations; lost ones are fetched again)."""
@@ -284,6 +264,43 @@ class Store:
     def save_known(self, snapshot: bytes) -> None:
         """Save what the protocol knows."""
         self._known.save(snapshot)
+
+
+@dataclass(slots=True)
+class _Log:
+    """What a log holds: its whole records, where the next one begins, whether one is damaged."""
+
+    entries: list[LoggedEntry]
+    end: int = 0
+    damaged: bool = False
+
+
+def _records(path: Path) -> _Log:
+    """Read a log. A record cut short at the very end is none; any other wrong byte is damage."""
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        data = b""
+    log = _Log([])
+    while log.end + _FRAME.size <= len(data):
+        length, check = _FRAME.unpack_from(data, log.end)
+        if check != _length_check(length):
+            log.damaged = True
+            break
+        piece = data[log.end + _FRAME.size : log.end + _FRAME.size + length]
+        if len(piece) < length:
+            break
+        try:
+            log.entries.append(LoggedEntry(*msgpack.unpackb(unseal(piece)[1])))
+        except DamagedError:
+            log.damaged = True  # later entries were signed all the same
+        log.end += _FRAME.size + length
+    return log
+
+
+def peek_entries(directory: Path) -> list[bytes]:
+    """The signed headers in a store's log, without its lock: a running node may write meanwhile."""
+    return [entry.signed for entry in _records(directory / "own.log").entries]
 
 
 def _record(entry: LoggedEntry) -> bytes:

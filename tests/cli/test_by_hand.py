@@ -121,4 +121,7 @@ def test_two_members_found_invite_join_and_learn(people: tuple[Person, Person]) 
     for person, process in ((ana, first), (bo, second)):
         person.types("stop")
         assert process.wait(timeout=30) == 0
+        left = json.loads(person.types("audit", "--verify", "--json"))
+        assert left["entries"] >= 3
+        assert left["faults"] == []
     assert {name: (ana.home / name).read_bytes() for name in files} == files
