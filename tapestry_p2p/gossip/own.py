@@ -2,7 +2,8 @@
 
 Knows no peers. TRANSITIONS is the whole life of a member's voice: whoever meets a head of its own
 that it does not hold is mute until the shell has asked around, must then ``resume``, and stops
-where another live node signs with the same key.
+where another live node signs with the same key. So must whoever started anew and did not hear from
+everybody: its disk may be a restored backup, and a new incarnation contradicts no old entry.
 """
 
 from __future__ import annotations
@@ -65,7 +66,8 @@ class Cue(Enum):
     """What changes the voice."""
 
     SHOWN = "shown"  # a head of ours that we do not hold
-    UNMUTED = "unmuted"  # the shell has asked around
+    UNMUTED = "unmuted"  # the shell has asked around, and everybody answered
+    DOUBTED = "doubted"  # it has, and somebody did not: our newest entries may be theirs alone
     RESUMED = "resumed"  # a resume was signed that leaves nothing uncited
     REFUTED = "refuted"  # a live clone, or our retirement
 
@@ -73,20 +75,25 @@ class Cue(Enum):
 TRANSITIONS: dict[tuple[Voice, Cue], Voice] = {
     (Voice.ASKING, Cue.SHOWN): Voice.MUTE,
     (Voice.ASKING, Cue.UNMUTED): Voice.SPEAKING,
+    (Voice.ASKING, Cue.DOUBTED): Voice.RESUMING,
     (Voice.ASKING, Cue.REFUTED): Voice.STOPPED,
     (Voice.SPEAKING, Cue.SHOWN): Voice.MUTE,
     (Voice.SPEAKING, Cue.UNMUTED): Voice.SPEAKING,
+    (Voice.SPEAKING, Cue.DOUBTED): Voice.SPEAKING,
     (Voice.SPEAKING, Cue.RESUMED): Voice.SPEAKING,
     (Voice.SPEAKING, Cue.REFUTED): Voice.STOPPED,
     (Voice.MUTE, Cue.SHOWN): Voice.MUTE,
     (Voice.MUTE, Cue.UNMUTED): Voice.RESUMING,
+    (Voice.MUTE, Cue.DOUBTED): Voice.RESUMING,
     (Voice.MUTE, Cue.REFUTED): Voice.STOPPED,
     (Voice.RESUMING, Cue.SHOWN): Voice.MUTE,
     (Voice.RESUMING, Cue.UNMUTED): Voice.RESUMING,
+    (Voice.RESUMING, Cue.DOUBTED): Voice.RESUMING,
     (Voice.RESUMING, Cue.RESUMED): Voice.SPEAKING,
     (Voice.RESUMING, Cue.REFUTED): Voice.STOPPED,
     (Voice.STOPPED, Cue.SHOWN): Voice.STOPPED,
     (Voice.STOPPED, Cue.UNMUTED): Voice.STOPPED,
+    (Voice.STOPPED, Cue.DOUBTED): Voice.STOPPED,
     (Voice.STOPPED, Cue.REFUTED): Voice.STOPPED,
 }
 
@@ -152,7 +159,7 @@ class OwnStream:
         self.uncited = [proof.id for proof in self.proofs if proof.id not in cited]
         if seen is not None and seen.header.kind == RETIRE:
             self._stop("retired")
-        elif seen is not None:
+        elif seen is not None or self.uncited:  # it died before it could resume
             self.seen = seen
             self.hear(Cue.SHOWN)
 

@@ -153,7 +153,12 @@ class Protocol:
         self._exchange.announce(signed, profile)
 
     def _on_unmute(self, event: ev.Unmute) -> None:
-        self._state.own.hear(Cue.UNMUTED)
+        self._state.own.hear(Cue.UNMUTED if self._has_heard_all() else Cue.DOUBTED)
+
+    def _has_heard_all(self) -> bool:
+        """Whether everybody whose copy we keep (or, keeping none, whom we know) is here."""
+        known = {*self.members(), *dict(self.settings.bootstrap)} - {self.public_key}
+        return all(map(self._state.links.is_greeted, self.followed() or known))
 
     def _on_retire(self, event: ev.Retire) -> None:
         judgement = self._inbox.take_retire(event)

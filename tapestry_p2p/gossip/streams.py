@@ -243,8 +243,9 @@ class Stream:
     def _keep(self, signed: SignedHeader) -> None:
         """Hold a linked header; let go of those outside the ring that are no milestone."""
         self.kept[signed.header.seq] = signed
-        trim(self.kept, self.head_seq, self.settings)
-        self.base = max(self.base, self.head_seq - self.settings.ring)
+        head_seq = self.head_seq
+        trim(self.kept, head_seq, self.settings)
+        self.base = max(self.base, head_seq - self.settings.ring)
 
     def arrive(self, seq: int) -> bool:
         """Note the arrival of a header; False if it was noted before, or is of no use."""
@@ -412,9 +413,13 @@ class Stream:
 
 def trim(kept: dict[int, SignedHeader], head_seq: int, settings: Settings) -> None:
     """Drop headers older than the ring, except the newest ``milestones_max`` milestones."""
-    oldest = head_seq - settings.ring
-    for seq in [seq for seq in kept if seq < oldest and seq % settings.milestone]:
-        del kept[seq]
-    milestones = sorted(seq for seq in kept if seq < oldest)
-    for seq in milestones[1 : -settings.milestones_max]:  # seq 0 anchors the stream
-        del kept[seq]
+    oldest, period = head_seq - settings.ring, settings.milestone
+    milestones = []
+    for seq in [seq for seq in kept if seq < oldest]:
+        if seq % period:
+            del kept[seq]
+        else:
+            milestones.append(seq)
+    if len(milestones) > settings.milestones_max:
+        for seq in sorted(milestones)[1 : -settings.milestones_max]:  # seq 0 anchors the stream
+            del kept[seq]

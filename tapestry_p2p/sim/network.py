@@ -92,10 +92,10 @@ class Network:
         self._world.after(2 * delay, self._dialled, source, target)
 
     def _dialled(self, source: bytes, target: bytes) -> None:
-        one = self._endpoints[source]
+        there, back = self._lanes.get((source, target)), self._lanes.get((target, source))
+        one = there.source if there is not None else self._endpoints[source]
         if not one.is_up():
             return
-        there, back = self._lanes.get((source, target)), self._lanes.get((target, source))
         if there is None or back is None or there.cut or back.cut or not there.target.is_up():
             self._world.note("dial_failed", one.name)
             one.receive(ev.DialFailed(target, self._world.now))

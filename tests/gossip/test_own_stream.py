@@ -200,6 +200,33 @@ def test_a_forked_past_is_cited_until_every_proof_is() -> None:
     assert not again.protocol.mute, "a fork that was cited is no news"
 
 
+def test_a_crash_before_the_citing_resume_is_no_way_around_it() -> None:
+    author = _life(count=6)
+    bench = _restored(author, 4)
+    _difference(bench, 20)
+    bench.connect(PEER, author.log[4])
+    again = Bench(0, decode_known(bench.protocol.snapshot().encode()), mute=True)
+    again.connect(PEER)
+    again.step(Unmute(again.now))
+    assert again.protocol.must_resume
+    (record,) = only(_publish(again, "resume", root=root_of(1)), Persist)
+    (proof,) = bench.protocol.snapshot().proofs
+    assert decode_signed(record.data).header.cites == proof.id
+    assert not again.protocol.must_resume
+
+
+@pytest.mark.parametrize("heard", [1, 2])
+def test_who_did_not_hear_from_everybody_resumes(heard: int) -> None:
+    """The one who is away may alone hold our newest entries: the disk may be a backup."""
+    author, others = _life(count=5), [Author(7), Author(8)]
+    copies = tuple(other.genesis() for other in others)
+    bench = Bench(0, Known(own=tuple(author.log), copies=copies), mute=True)
+    for other in others[:heard]:
+        bench.connect(other.key, author.last)
+    bench.step(Unmute(bench.now))
+    assert bench.protocol.must_resume is (heard < 2)
+
+
 def test_an_old_life_turning_up_in_pieces_is_no_clone() -> None:
     author = _life(count=30)
     bench = _restored(author, 4, mute=True)

@@ -42,6 +42,7 @@ SETTINGS = make_settings(
     ring=RING, bootstrap=tuple((key(n).public_key, ADDRESS) for n in range(1, COUNT + 1)),
     retry_max_s=4.0, dial_retry_max_s=4.0, fetch_timeout_s=10.0,
 )  # fmt: skip
+KEYS = st.integers(1, COUNT).map(lambda n: key(n).public_key)
 LOSSES = ("nothing", "nothing", "entries", "entries", "copies", "known")
 HISTORY = 60  # frames of the past that may be said again
 TALK = frozenset({"hello", "digest", "want", "link"})  # accepted, and no entry of anybody
@@ -62,7 +63,8 @@ class Node:
     copies: dict[bytes, SignedHeader] = field(default_factory=dict)
     known: bytes = b""
     rolled_back: bool = False
-    lost_entries: bool = False  # ever: only then may it have to resume
+    lost_entries: bool = False  # ever: only then, or in doubt, may it have to resume
+    in_doubt: bool = False  # not everybody answered before it spoke
     next_entry: bytes = b""  # what the process that died was about to publish
     starts: int = 0
 
@@ -169,7 +171,8 @@ class Machine(RuleBasedStateMachine):
         header = signed.header
         assert header.hash not in self.signed[node.key]
         if header.kind == "resume":
-            assert node.lost_entries, "a plain crash needs no resume"
+            assert node.lost_entries or node.in_doubt, "a plain crash needs no resume"
+            node.next_entry, node.in_doubt = b"", False
         elif node.own:
             last = node.own[-1].header
             assert (header.seq, header.prev) == (last.seq + 1, last.hash)
@@ -221,6 +224,8 @@ class Machine(RuleBasedStateMachine):
         if protocol is None or not protocol.greeted():
             return
         if protocol.mute and not protocol.stopped:
+            asked = set(protocol.followed()) or self.nodes.keys() - {node.key}
+            node.in_doubt = not asked <= set(protocol.greeted())
             self._step(node, ev.Unmute(self.now))
         if protocol.must_resume or (node.rolled_back and protocol.own_highest):
             self._publish(node, "resume")
@@ -263,9 +268,6 @@ class Machine(RuleBasedStateMachine):
         else:
             self._step(node, ev.ApplyFailed(author, seq, "missing", self.now))
 
-    def _node(self, data: st.DataObject) -> Node:
-        return self.nodes[key(data.draw(st.integers(1, COUNT))).public_key]
-
     # -- what may happen to honest members
 
     @rule()
@@ -278,7 +280,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule(data=st.data())
     def publish(self, data: st.DataObject) -> None:
-        node = self._node(data)
+        node = self.nodes[data.draw(KEYS)]
         kind = data.draw(st.sampled_from(["difference"] * 9 + ["profile"]))
         for _ in range(data.draw(st.sampled_from([1, 1, 1, 2, RING + 2]))):
             self._publish(node, kind)
@@ -339,7 +341,7 @@ class Machine(RuleBasedStateMachine):
     @rule(data=st.data())
     def leave(self, data: st.DataObject) -> None:
         """Say goodbye; it comes back with the next restart."""
-        node = self._node(data)
+        node = self.nodes[data.draw(KEYS)]
         if node.may_publish("leave") and node.own:
             self._publish(node, "leave")
             for frame in [f for f in self.flying if f[0] == node.key]:
@@ -349,7 +351,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule(data=st.data(), loss=st.sampled_from(LOSSES))
     def crash(self, data: st.DataObject, loss: str) -> None:
-        node = self._node(data)
+        node = self.nodes[data.draw(KEYS)]
         if node.protocol is None:
             return
         if loss == "nothing" and node.own and node.may_publish("difference"):
@@ -476,7 +478,7 @@ class Machine(RuleBasedStateMachine):
     @rule(data=st.data())
     def corrupt(self, data: st.DataObject) -> None:
         """A frame of signed bytes, new or known to its target, with one bit or its tail wrong."""
-        node = self._node(data)
+        node = self.nodes[data.draw(KEYS)]
         logs = [*(other.own for other in self.nodes.values()), self.forker.log]
         entries = [log[-1] for log in logs if log]
         signed = entries[data.draw(st.integers(0, len(entries) - 1))]
