@@ -36,7 +36,7 @@ from tapestry_p2p.daemon.address import Address
 from tapestry_p2p.daemon.gate import Gate, Guest
 from tapestry_p2p.daemon.sealed import SealedSocket
 from tapestry_p2p.daemon.tap import RAW_RECEIVED, RAW_SENT, Tap
-from tapestry_p2p.daemon.yamux import Mux, MuxError, Stream
+from tapestry_p2p.daemon.yamux import WINDOW_BYTES, Mux, MuxError, Stream
 from tapestry_p2p.errors import FAILURE, TapestryError
 
 T = TypeVar("T")
@@ -48,6 +48,7 @@ PROTOCOLS = {name: TProtocol(f"/tapestry/{WIRE}/{name}") for name in CHANNELS}
 YAMUX = TProtocol("/yamux/1.0.0")
 PIECE_BYTES = 65_536  # of an answer; each must make progress
 NOT_SENT_BYTES = 65_536  # in the kernel: what waits there can no longer give way to a ping
+FETCH_WINDOW_BYTES = 1 << 20  # of the one stream whose answers we asked for; less stops and goes
 FRAME_BYTES_MAX = 65_536  # hello, sync and requests; bulk is no frame
 QUEUE_FRAMES_MAX = 256  # frames waiting for one slow peer; beyond that it is disconnected
 PING_EVERY_S = 15.0  # fifty idle peers then cost less than 1/200 of a core
@@ -285,7 +286,8 @@ class Connection:
         self.abort(self.mux.broken or "a task ended")
 
     async def _open(self, channel: str) -> Stream:
-        stream = await self.mux.open_stream()
+        window = FETCH_WINDOW_BYTES if channel == "fetch" else WINDOW_BYTES
+        stream = await self.mux.open_stream(window)
         communicator = MultiselectCommunicator(_StreamIO(stream))
         await MultiselectClient().select_one_of((PROTOCOLS[channel],), communicator)
         return stream

@@ -66,11 +66,12 @@ class ViolationError(MuxError):
 class Stream:
     """One stream. Both sides may close their direction; ``reset`` ends both at once."""
 
-    def __init__(self, mux: "Mux", number: int, flags: int) -> None:
+    def __init__(self, mux: "Mux", number: int, flags: int, window: int = WINDOW_BYTES) -> None:
         self._mux, self.number = mux, number
+        self._window = window
         self.flags = flags  # SYN or ACK that our next frame carries
         self.credit = WINDOW_BYTES  # what the peer may still send
-        self.consumed = 0  # what was read and not given back as credit yet
+        self.consumed = window - WINDOW_BYTES  # what the peer may learn that it may send as well
         self.allowance = WINDOW_BYTES  # what we may still send
         self.outbox: deque[memoryview] = deque()
         self.unsent = 0
@@ -202,7 +203,7 @@ class Stream:
 
     def _consume(self, size: int) -> None:
         self.consumed += size
-        if self.consumed >= WINDOW_BYTES // 2 and not self.ended:
+        if self.consumed >= self._window // 2 and not self.ended:
             self._mux.owe(self)
 
     def _need_open(self) -> None:
@@ -267,12 +268,12 @@ class Mux:
             self.broken = f"the connection is gone: {error}"
         scope.cancel()
 
-    async def open_stream(self) -> Stream:
-        """A new stream; the peer learns of it with the first write."""
+    async def open_stream(self, window: int = WINDOW_BYTES) -> Stream:
+        """A new stream. ``window``: bytes that the peer may send before we read, >= 256 KiB."""
         await trio.lowlevel.checkpoint()
         if self.broken:
             raise MuxError(self.broken)
-        stream = Stream(self, self._next, Flag.SYN)
+        stream = Stream(self, self._next, Flag.SYN, window)
         self._next += 2
         self.streams[stream.number] = stream
         self.owe(stream)
@@ -398,7 +399,6 @@ class Mux:
             self._refilled_at = now
             for message in messages:
                 self.feed(message)
-            await trio.lowlevel.checkpoint()
         self.broken = "the peer has closed the connection"
 
     async def _receive(self) -> list[bytes]:

@@ -280,6 +280,26 @@ async def test_a_peer_makes_us_hold_no_more_than_its_windows() -> None:
 
 
 @in_trio
+async def test_who_opens_a_stream_may_allow_more_and_no_more_than_that() -> None:
+    window = 4 * WINDOW_BYTES
+    async with pair() as (one, other):
+        ours = await one.open_stream(window)
+        theirs = await other.accept_stream()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(theirs.write, bytes(2 * window))
+            await trio.testing.wait_all_tasks_blocked(0.02)
+            assert sum(map(len, ours._inbox)) == window
+            assert await ours.read_exactly(2 * window) == bytes(2 * window)
+        assert ours.credit + ours.consumed == window
+    async with stranger() as (peer, mux):
+        await mux.open_stream(window)
+        await send(peer, data(2, bytes(window)))
+        assert not mux.broken
+        await send(peer, data(2, b"x"))
+        assert "overrun" in await broken(mux)
+
+
+@in_trio
 async def test_streams_beyond_the_bound_are_reset_one_by_one() -> None:
     async with pair() as (one, other):
         streams = [await one.open_stream() for _ in range(INBOUND_STREAMS_MAX + REFUSALS_MAX)]
