@@ -1,4 +1,4 @@
-"""Restored backups, cloned disks, real forkers: who is proved a forker, and how soon, in simulation.
+"""Restored backups, cloned disks, real forkers: who is proved a forker, how soon, in simulation.
 
     python benches/forks.py [--rounds 1000000] [--restores 1000] [--clones 100] [--forkers 100]
                             [--seed 0] [--pieces FILE] [--json]

@@ -1,4 +1,4 @@
-"""The worlds of forks.py: disks that go back in time, a live clone, a forker. Each counts one claim.
+"""The worlds of forks.py: disks that go back in time, a live clone, a forker; each counts claims.
 
 Members, network and disks are sim/'s, the protocol is the production one. What a world looks at it
 looks at from outside.

@@ -1,4 +1,4 @@
-"""benches/forks.py in small: one world of each kind keeps every bound; results are kept in pieces."""
+"""benches/forks.py in small: one world of each kind keeps every bound; results are kept."""
 
 from pathlib import Path
 
