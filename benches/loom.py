@@ -11,6 +11,7 @@ longer), and the same learning rates: one cosine, whose peak was chosen for DiLo
 --tables conditions   Loom with 2 bits: late copies, missed rounds, speeds, late joiners, attackers
 --tables views        how copies are compared: current, applied_pull, naive (the control)
 --tables knobs        eta, gamma, mu, rho under all conditions
+--tables few          the same where six members share two languages, as in `tapestry demo`
 --tables digits       handwritten digits, shared out among 16
 --tables endless      training without an end against a cosine that knows it
 
@@ -40,6 +41,7 @@ from benches.loom_tables import (
     Case,
     Results,
     conditions,
+    few,
     grid,
     knobs,
     methods,
@@ -51,6 +53,7 @@ from benches.robustness_store import Store
 
 DOCS = Path(__file__).parents[1] / "docs" / "loom.md"
 DIGITS_RATE = 0.01
+FEW_RATE = 0.005  # the demo's
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,7 @@ TABLES = {
     "conditions": Table(conditions, lambda c, f, s: whole(c, f, s, "synchronous")),
     "views": Table(views, lambda c, f, s: grid(c, f, s, "view")),
     "knobs": Table(knobs, lambda c, f, s: grid(c, f, s, "eta, gamma, mu, rho")),
+    "few": Table(few, lambda c, f, s: grid(c, f, s, "eta, gamma, mu, rho", "own")),
     "digits": Table(methods, lambda c, f, s: whole(c, f, s, "DiLoCo")),
     "endless": Table(endless, endless_lines),
 }
@@ -126,8 +130,12 @@ def main() -> None:
 def setup_of(table: str, asked: argparse.Namespace) -> Setup:
     """What a table's runs have in common."""
     setup = Setup(texts=asked.texts, rounds=asked.rounds, rate=asked.rate)
+    if table == "few":
+        setup = replace(setup, texts="thirds", members=7, rate=FEW_RATE)
     if table == "digits":
         setup = replace(setup, task="digits", rate=DIGITS_RATE)
+    if asked.quick and table == "few":
+        return replace(setup, rounds=2, inner_steps=5)
     return replace(setup, members=8, rounds=2, inner_steps=5) if asked.quick else setup
 
 

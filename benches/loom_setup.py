@@ -26,6 +26,7 @@ from tapestry_p2p.learn.task import optimizer_of
 LANGUAGES = (
     "eng deu_1996 fra tur pol swh vie ell_monotonic rus arb heb hin tha kor jpn cmn_hans"
 ).split()
+THIRDS = ("fra", "deu_1996")
 LANGUAGE_MODEL = {"layers": 1, "width": 48, "heads": 2, "context": 32, "batch_size": 4}
 TEXT_BYTES_MAX = 1 << 17  # of each text of a folder: what a member has here
 JUDGED_BYTES = 2048  # of each held-out text
@@ -42,7 +43,7 @@ class Setup:
     """What all runs of a table have in common."""
 
     task: str = "language"  # or digits
-    texts: str = "udhr"  # or debian:FOLDER, a folder of .txt files
+    texts: str = "udhr"  # or thirds: of two languages; or debian:FOLDER, a folder of .txt files
     members: int = 16
     rounds: int = 40
     inner_steps: int = 10
@@ -187,6 +188,8 @@ def central(learning: Field, setup: Setup) -> Outcome:
 
 def read_texts(setup: Setup) -> list[bytes]:
     """One kind of text a member."""
+    if setup.texts == "thirds":
+        return [third for code in THIRDS for third in _thirds(udhr(code))] + [udhr("eng")]
     if setup.texts == "udhr":
         return [udhr(code) for code in LANGUAGES[: setup.members]]
     folder = Path(setup.texts.removeprefix("debian:"))
@@ -194,3 +197,9 @@ def read_texts(setup: Setup) -> list[bytes]:
     if len(files) < setup.members:
         raise SystemExit(f"{folder}: {len(files)} .txt files for {setup.members} members")
     return [path.read_bytes()[:TEXT_BYTES_MAX] for path in files[: setup.members]]
+
+
+def _thirds(text: bytes) -> list[bytes]:
+    """Its paragraphs in turn."""
+    lines = text.splitlines(keepends=True)
+    return [b"".join(lines[start::3]) for start in range(3)]

@@ -88,6 +88,8 @@ class Crowd:
         self._unflatten = jax.jit(jax.vmap(self.layout.unflatten))
         self._flatten = jax.jit(jax.vmap(self.layout.ravel))
         self._fresh = jax.jit(jax.vmap(optimizer.init))
+        self._rows_of = jax.jit(_rows_of)
+        self._put_rows = jax.jit(_put_rows, donate_argnums=0)
         self.rewind()
 
     def rewind(self) -> None:
@@ -147,7 +149,7 @@ class Crowd:
     def _train(self, x: Matrix, steps: int, first_step: int, who: NDArray[np.int64]) -> Matrix:
         every = len(who) == self.members and bool((who == np.arange(self.members)).all())
         params = self._unflatten(x)
-        moments = self.moments if every else jax.tree.map(lambda a: a[who], self.moments)
+        moments = self.moments if every else self._rows_of(self.moments, who)
         moments = with_schedule_at(moments, first_step)
         keys = self._keys if every else self._keys[who]
         losses = jnp.zeros(len(who))
@@ -161,7 +163,7 @@ class Crowd:
         if every:
             self.moments = moments
         else:
-            self.moments = jax.tree.map(lambda a, b: a.at[who].set(b), self.moments, moments)
+            self.moments = self._put_rows(self.moments, moments, who)
         self.losses[who] = np.asarray(losses, np.float64) / max(1, steps)
         return np.asarray(self._flatten(params))
 
@@ -187,6 +189,14 @@ class Crowd:
             name: np.array([[metrics[name] for metrics in row] for row in rows])
             for name in rows[0][0]
         }
+
+
+def _rows_of(tree: Any, who: Any) -> Any:
+    return jax.tree.map(lambda leaf: leaf[who], tree)
+
+
+def _put_rows(tree: Any, rows: Any, who: Any) -> Any:
+    return jax.tree.map(lambda leaf, new: leaf.at[who].set(new), tree, rows)
 
 
 def _tasks(task: str | Task, options: Mapping[str, Any], data: Sequence[Data]) -> list[Task]:
