@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from benches.fuzz_targets import TARGETS
+from benches.fuzz import fuzz, missed
+from benches.fuzz_targets import TARGETS, Target
 
 ROOT = Path(__file__).parents[2]
 CORPUS = ROOT / "tests" / "corpus"
@@ -32,6 +33,28 @@ def test_what_honest_members_send_is_taken(name: str) -> None:
     for seed in TARGETS[name].seeds:
         if name != "record":  # a sealed record of nobody is never taken
             TARGETS[name].take(seed)
+
+
+def test_what_a_target_must_not_raise_is_counted() -> None:
+    def careless(data: bytes) -> None:
+        if len(data) % 2:
+            raise ZeroDivisionError
+        raise KeyError
+
+    found = fuzz(200, 1, {"careless": Target(careless, KeyError, [b"ab", b"abc"])})
+    assert 0 < found["uncaught"] < 200
+    assert "uncaught" in missed(found)
+
+
+# what a stranger may send, and what the local user's socket takes
+DECODERS = ("frame", "header", "request", "response", "chunk", "keyframe", "profile", "control")
+
+
+@pytest.mark.parametrize("name", DECODERS)
+def test_every_decoder_has_its_entry_point_with_its_invariant_on_the_first_line(name: str) -> None:
+    first = (TARGETS[name].take.__doc__ or "").splitlines()[:1]
+    assert first
+    assert first[0].endswith(".")
 
 
 def test_fresh_mutations_get_verdicts_too() -> None:
