@@ -43,8 +43,9 @@ WALLS = {
     "corpus": wall("", PURE),
     "data": wall("", STANDARD),
     "link": wall("", STANDARD, "numpy msgpack"),
+    "crash": wall("", STANDARD),
     "learn": wall(
-        "learn errors link corpus data", STANDARD, "jax flax optax numpy msgpack safetensors"
+        "learn errors link crash corpus data", STANDARD, "jax flax optax numpy msgpack safetensors"
     ),
     "mix": wall("mix", PURE, "numpy"),
     "gossip": wall("gossip", PURE, "msgpack cryptography"),
@@ -52,7 +53,7 @@ WALLS = {
     # programs that attack real daemons: a part of sim/ that has sockets
     "hostile": wall("sim daemon gossip mix errors", STANDARD, "trio"),
     "daemon": wall(
-        "daemon gossip mix sim link errors __init__",
+        "daemon gossip mix sim link crash errors __init__",
         STANDARD,
         "trio msgspec msgpack numpy cryptography platformdirs",
     ),

@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from tapestry_p2p import crash
 from tapestry_p2p.gossip.header import decode_signed
 
 FILE_BYTES_MAX = 8 << 20  # then the next file begins
@@ -67,8 +68,10 @@ class AuditLog:
             separators=(",", ":"),
         ).encode()
         self._last = None  # if the disk takes half of it
+        crash.point("before noting what leaves")
         with open(path, "ab", opener=_private) as file:
             file.write(line + b"\n")
+        crash.point("after noting what leaves")
         self._last = hashlib.sha256(line).hexdigest()
 
     def catch_up(self, entries: list[Left], at: float) -> None:

@@ -154,6 +154,9 @@ class Testing(Section, frozen=True, kw_only=True):
     hold: Annotated[
         dict[str, int], Meta(description="Peer id = n: take that peer's entries n at a time.")
     ] = field(default_factory=dict)
+    crash: Annotated[
+        str, Meta(description="node:N or trainer:N in the environment: die at crash point N.")
+    ] = ""
     tap: Annotated[
         str, Meta(description="Write every byte that crosses a socket into this folder.")
     ] = ""

@@ -10,6 +10,8 @@ import hashlib
 import os
 from pathlib import Path
 
+from tapestry_p2p import crash
+
 _MAGIC = b"TPSTRY1\n"
 _HEAD_BYTES = len(_MAGIC) + 8 + 32
 _SECTOR = 512  # what a disk writes as one
@@ -54,6 +56,7 @@ def write_all(fd: int, data: bytes) -> None:
 def write_file(path: Path, data: bytes, mode: int = 0o600) -> None:
     """Replace ``path`` by ``data`` atomically and durably. OSError if the disk refuses."""
     draft = path.with_name(path.name + ".new")
+    crash.point(f"before writing {path.name}")
     try:
         fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
         try:
@@ -61,11 +64,14 @@ def write_file(path: Path, data: bytes, mode: int = 0o600) -> None:
             os.fsync(fd)
         finally:
             os.close(fd)
+        crash.point(f"before replacing {path.name}")
         os.replace(draft, path)
     except OSError:
         draft.unlink(missing_ok=True)  # a full disk needs the room
         raise
+    crash.point(f"before syncing {path.name}")
     sync_directory(path.parent)
+    crash.point(f"after writing {path.name}")
 
 
 class Pair:
@@ -129,8 +135,10 @@ class Mark:
             self._fd = os.open(self._path, os.O_WRONLY | os.O_CREAT, 0o600)
             sync_directory(self._path.parent)
         os.lseek(self._fd, number % 2 * _SECTOR, os.SEEK_SET)
+        crash.point(f"before marking {self._path.name}")
         write_all(self._fd, seal(number, b""))
         os.fsync(self._fd)
+        crash.point(f"after marking {self._path.name}")
 
     def close(self) -> None:
         """Close the file."""

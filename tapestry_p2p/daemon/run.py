@@ -16,6 +16,7 @@ from typing import Any
 
 import trio
 
+from tapestry_p2p import crash
 from tapestry_p2p.daemon import control, service
 from tapestry_p2p.daemon.address import Address, parse_address
 from tapestry_p2p.daemon.apart import Door
@@ -42,6 +43,7 @@ def run(paths: Paths, apart: bool = False) -> None:
     ``apart``: trainers are started by somebody else and report at ``paths.trainer_socket``. The
     data is then theirs to find: we may not even see it.
     """
+    crash.arm("node")
     manifest = load_manifest(paths.manifest)
     config = load_config(paths.member)
     seed = load_key(paths.key, given=paths.credentials is not None)

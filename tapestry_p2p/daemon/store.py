@@ -19,6 +19,7 @@ from pathlib import Path
 import msgpack
 import numpy as np
 
+from tapestry_p2p import crash
 from tapestry_p2p.daemon.files import (
     DamagedError,
     Mark,
@@ -203,8 +204,11 @@ class Store:
             sync_directory(self.directory)
         if os.lseek(self._log, 0, os.SEEK_END) != self._end:
             os.ftruncate(self._log, self._end or 0)  # half a record of a crash or a full disk
+        crash.point("before appending to own.log")
         write_all(self._log, record)
+        crash.point("before syncing own.log")
         os.fsync(self._log)
+        crash.point("after appending to own.log")
         self._end = (self._end or 0) + len(record)
         self._logged += 1
 

@@ -18,6 +18,8 @@ import jax
 import msgpack
 import numpy as np
 
+from tapestry_p2p import crash
+
 MAGIC = b"tapestry trainer state 1\n"
 DIGEST_BYTES = 32
 PAUSE_SHARE = 50  # after a save that took t seconds none for 50 t
@@ -78,17 +80,21 @@ class StateStore:
 def replace(path: Path, content: bytes) -> None:
     """Write a file whole or not at all, 0600, durable when this returns."""
     fresh = path.with_name(path.name + ".new")
+    crash.point(f"before writing {path.name}")
     descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "wb") as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
+    crash.point(f"before replacing {path.name}")
     os.replace(fresh, path)
+    crash.point(f"before syncing {path.name}")
     directory = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(directory)
     finally:
         os.close(directory)
+    crash.point(f"after writing {path.name}")
 
 
 def _read(path: Path) -> dict[str, Any] | None:

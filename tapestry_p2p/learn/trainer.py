@@ -20,7 +20,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tapestry_p2p import link
+from tapestry_p2p import crash, link
 from tapestry_p2p.learn import isolation
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ def main() -> int:
     which.add_argument("--link-fd", type=int)
     which.add_argument("--link", help="path of the node's socket for trainers")
     asked = arguments.parse_args()
+    crash.arm("trainer")
     isolation.close_inherited(asked.link_fd or 2)
     isolated = isolation.leave_network()
     if asked.link is None:
