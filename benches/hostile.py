@@ -1,11 +1,13 @@
 """Every hostile program against a live testnet of four that trains: what it costs the honest.
 
-    python benches/hostile.py [--programs NAME,...] [--seconds 15] [--write-docs]
+    python benches/hostile.py [--programs NAME,...] [--seconds 12] [--write-docs] [--json]
 
-For each program: honest rounds per second while it attacks all four, as a share of the rate just
-before and just after it without attack, and by how much the largest node grew. The members rest
-most of the time (--speed), so that attackers on the same two cores compete for the network's
-manners and not for the processor. Bounds: a rate of at least 95 %, growth of at most 5 MB.
+One program at a time, each against all four: honest rounds per second while it attacks, as a share
+of the rate just before and just after it without attack; by how much the largest node grew; and the
+figure of its own (hostile_figures.py). The members rest most of the time (--speed), so that
+attackers on the same two cores compete for the network's manners and not for the processor.
+Bounds: a rate of at least 95 %, growth of at most 5 MB, each figure's own. All of it takes under
+ten minutes on a quiet machine; on a busy one the rates say nothing.
 """
 
 import argparse
@@ -15,11 +17,16 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+import numpy as np
+
+from benches.hostile_figures import FIGURES, Seen, Status
 from tapestry_p2p.cli.testnet.cluster import Cluster
 from tapestry_p2p.cli.testnet.homes import prepare
 from tapestry_p2p.cli.testnet.plan import make_plan
@@ -30,7 +37,10 @@ from tapestry_p2p.sim.hostile.table import PROGRAMS
 ROOT = Path(__file__).parents[1]
 MODEL = {"layers": 1, "width": 16, "heads": 1, "context": 32, "batch_size": 4}
 RATE_MIN, GROWTH_MB_MAX = 0.95, 5.0
-SETTLE_S = 2.0  # after an attack, before the next look at an honest rate
+SETTLE_S = 1.0  # after an attack begins or ends, before the next look at an honest rate
+CALM = 0.5  # of an attack's time, before and after it
+LOOK_S = 0.4
+END_S = 15.0
 BEGIN, END = "<!-- hostile -->", "<!-- /hostile -->"
 
 
@@ -49,7 +59,7 @@ class Field:
             languages="eng,fra,spa,por_BR",
             split=1,
             rounds=1_000_000,
-            inner_steps=20,
+            inner_steps=5,
             rule="cs_plus",
             codec="2bit",
             model=str(model),
@@ -75,39 +85,84 @@ class Field:
             found.append(next(a for a in addresses if "127.0.0.1" in a))
         return found
 
-    def rate(self, seconds: float) -> float:
-        """Rounds per second of all together."""
-        before, began = sum(s["round"] for s in self.statuses()), time.monotonic()
-        time.sleep(seconds)
-        after = sum(s["round"] for s in self.statuses())
-        return float(after - before) / (time.monotonic() - began)
+    def watch(self, seconds: float) -> tuple[float, list[list[Status]]]:
+        """Rounds per second of all together, by least squares over looks; and the looks."""
+        times: list[float] = []
+        rounds: list[int] = []
+        looks: list[list[Status]] = []
+        began = time.monotonic()
+        while time.monotonic() - began < seconds or len(looks) < 3:
+            looks.append(self.statuses())
+            times.append(time.monotonic())
+            rounds.append(sum(status["round"] for status in looks[-1]))
+            time.sleep(LOOK_S)
+        slope, _ = np.polyfit(np.array(times) - began, np.array(rounds), 1)
+        return float(slope), looks
+
+    def strangers(self) -> list[dict[str, Any]]:
+        """Rows of everybody's ``peers`` about others than the four."""
+        return [row for row in self.peers() if row["id"] not in self.ids]
+
+    def peers(self) -> list[dict[str, Any]]:
+        """All rows of everybody's ``peers``."""
+        sockets = [member.home.paths.control_socket for member in self.cluster.members]
+        return [row for path in sockets for row in ask(path, {"do": "peers"}, 10.0)["peers"]]
+
+    @property
+    def ids(self) -> set[str]:
+        """The four."""
+        return {member.home.peer_id for member in self.cluster.members}
 
 
-def attack(field: Field, name: str, seconds: float) -> dict[str, Any]:
-    """The row of one program."""
-    calm = field.rate(seconds / 2)
-    grown = max(s["node_rss_mb"] for s in field.statuses())
+@contextmanager
+def playing(field: Field, name: str) -> Iterator[dict[str, int]]:
+    """A program attacks all four inside the block; then the dict has what it counted."""
     command = [sys.executable, "-m", "tapestry_p2p.sim.hostile", name, field.network]
     process = subprocess.Popen(
         ["nice", "-n", "19", *command, *field.addresses()],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
     )
-    time.sleep(SETTLE_S)  # it starts and finds its victims
-    rate = field.rate(seconds)
-    said, _ = process.communicate()
-    grown = max(s["node_rss_mb"] for s in field.statuses()) - grown
+    did: dict[str, int] = {}
+    try:
+        assert process.stderr is not None
+        if process.stderr.readline() != "begun\n":
+            raise RuntimeError(f"{name} did not begin: {process.stderr.read()[-500:]}")
+        yield did
+        said, _ = process.communicate(timeout=END_S)
+        did.update(json.loads(said))
+    finally:
+        process.kill()
+        process.wait()
+
+
+def attack(field: Field, name: str, seconds: float, calm: float) -> tuple[dict[str, Any], float]:
+    """The row of one program, and the rate after it; ``calm``: the rate before it."""
+    before = field.statuses()
+    with playing(field, name) as did:
+        time.sleep(SETTLE_S)
+        rate, during = field.watch(seconds)
     time.sleep(SETTLE_S)
-    calm = (calm + field.rate(seconds / 2)) / 2
+    after = field.statuses()
+    grown = max(s["node_rss_mb"] for s in after) - max(s["node_rss_mb"] for s in before)
+    figure = FIGURES[name]
+    found = figure.of(Seen(did, before, during, after, field.strangers()))
+    later, _ = field.watch(seconds * CALM)
+    share = rate / ((calm + later) / 2)
     return {
         "program": name,
         "rate": rate,
-        "rate_share": rate / calm,
+        "rate_share": share,
         "growth_mb": grown,
-        "did": json.loads(said or "{}"),
-    }
+        "what": figure.what,
+        "figure": found,
+        "bound": figure.bound,
+        "reached": share >= RATE_MIN and grown <= GROWTH_MB_MAX and found <= figure.bound,
+        "did": did,
+    }, later
 
 
 def measure(names: list[str], seconds: float, speed: float, out: Path) -> dict[str, Any]:
@@ -116,21 +171,14 @@ def measure(names: list[str], seconds: float, speed: float, out: Path) -> dict[s
     rows = []
     with field.cluster as cluster:
         cluster.wait_until_ready()
-        field.rate(seconds)  # everything is compiled and warm
+        field.watch(seconds)  # everything is compiled and warm
+        calm, _ = field.watch(seconds * CALM)
         for name in names:
-            rows.append(attack(field, name, seconds))
-            print(line(rows[-1]), file=sys.stderr, flush=True)
-        rejects = sum(sum(s["verdicts"]["reject"].values()) for s in field.statuses())
-        zero = [row["id"] for row in peers(field) if row["weight_zero"] and row["honest"]]
-    return {"seconds": seconds, "rows": rows, "rejects": rejects, "honest_at_weight_zero": zero}
-
-
-def peers(field: Field) -> list[dict[str, Any]]:
-    """All rows of ``peers``, with whether the peer is one of the four."""
-    members = field.cluster.members
-    ids = {member.home.peer_id for member in members}
-    answers = [ask(m.home.paths.control_socket, {"do": "peers"}, 10.0)["peers"] for m in members]
-    return [{**row, "honest": row["id"] in ids} for rows in answers for row in rows]
+            row, calm = attack(field, name, seconds, calm)
+            rows.append(row)
+            print(line(row), file=sys.stderr, flush=True)
+        zero = [r["id"] for r in field.peers() if r["weight_zero"] and r["id"] in field.ids]
+    return {"seconds": seconds, "rows": rows, "honest_at_weight_zero": zero}
 
 
 def line(row: dict[str, Any]) -> str:
@@ -139,14 +187,17 @@ def line(row: dict[str, Any]) -> str:
     doc = (PROGRAMS[row["program"]].__doc__ or "").strip().splitlines()[0]
     return (
         f"| `{row['program']}` | {doc} | {100 * row['rate_share']:.0f} % |"
-        f" {row['growth_mb']:+.1f} | {did} |"
+        f" {row['growth_mb']:+.1f} | {row['what']}: {row['figure']:g} (at most {row['bound']:g}) |"
+        f" {did} |"
     )
 
 
 def table(found: dict[str, Any]) -> str:
     """The whole table, Markdown."""
-    head = "| program | what it does, and what must happen | rate | MB | it counted |\n"
-    rule = "|---|---|---:|---:|---|\n"
+    head = (
+        "| program | what it does, and what must happen | rate | MB | its figure | it counted |\n"
+    )
+    rule = "|---|---|---:|---:|---|---|\n"
     return head + rule + "\n".join(line(row) for row in found["rows"]) + "\n"
 
 
@@ -161,7 +212,7 @@ def write_docs(text: str) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--programs", default=",".join(PROGRAMS), help="names, by commas")
-    parser.add_argument("--seconds", type=float, default=15.0, help="of each attack")
+    parser.add_argument("--seconds", type=float, default=12.0, help="of each attack")
     parser.add_argument("--speed", type=float, default=0.15, help="share of time that trains")
     parser.add_argument("--out", type=Path, help="folder for the testnet; else a temporary one")
     parser.add_argument("--write-docs", action="store_true", help="put it into docs/security.md")
@@ -178,15 +229,9 @@ def main() -> None:
     if options.write_docs:
         write_docs(table(found))
     print(json.dumps(found, indent=2) if options.json else table(found))
-    worst = min(row["rate_share"] for row in found["rows"])
-    growth = max(row["growth_mb"] for row in found["rows"])
-    good = worst >= RATE_MIN and growth <= GROWTH_MB_MAX and not found["honest_at_weight_zero"]
-    print(
-        f"worst rate {100 * worst:.0f} % (bound 95), largest growth {growth:.1f} MB (bound 5):"
-        f" {'reached' if good else 'MISSED'}",
-        file=sys.stderr,
-    )
-    sys.exit(0 if good else 1)
+    bad = [row["program"] for row in found["rows"] if not row["reached"]]
+    bad += [f"honest {who} has weight 0" for who in found["honest_at_weight_zero"]]
+    sys.exit(f"MISSED: {', '.join(bad)}" if bad else 0)
 
 
 if __name__ == "__main__":

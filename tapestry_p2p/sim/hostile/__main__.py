@@ -2,7 +2,8 @@
 
     python -m tapestry_p2p.sim.hostile NAME NETWORK_ID ADDRESS [ADDRESS ...]
 
-Prints what it did as one JSON line at its end.
+Says "begun" on standard error once it knows its victims, and what it did as one JSON line at its
+end.
 """
 
 import json
@@ -19,6 +20,8 @@ from tapestry_p2p.sim.hostile.table import PROGRAMS
 async def play(name: str, network: bytes, addresses: list[str], tally: Counter[str]) -> None:
     """The program against all daemons; until a signal or the end of standard input."""
     victims: list[Victim] = [await find_victim(address, network) for address in addresses]
+    sys.stderr.write("begun\n")
+    sys.stderr.flush()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(PROGRAMS[name], victims, tally)
         nursery.start_soon(_until_stdin_ends, nursery.cancel_scope)
