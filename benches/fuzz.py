@@ -29,6 +29,7 @@ from benches.fuzz_targets import TARGETS, Target
 FRAME_BYTES_MAX = 66_000
 KEPT_BYTES_MAX = 2_000
 WARM_UP = 50_000  # frames before memory is first looked at: tables, caches, free lists
+TRIES = 4  # of a frame that seems slow
 SHOWN_MAX = 10  # uncaught exceptions that are printed in full
 FRAMES_PER_CPU_S, SLOWEST_MS, GROWN_MB = 10_000_000 / 600, 5.0, 2.0
 # what parsers stumble over: msgpack's markers, big lengths, signs, ends
@@ -103,6 +104,20 @@ def throw(target: Target, data: bytes) -> str:
     return "taken"
 
 
+def timed(target: Target, data: bytes) -> tuple[str, float]:
+    """What becomes of a frame, and its CPU seconds.
+
+    One that seems slow is thrown again, and the quickest counts: a machine that is busy charges a
+    thread for more than it did.
+    """
+    fates, times = [], []
+    while not times or (min(times) > SLOWEST_MS / 1000 and len(times) < TRIES):
+        started = time.thread_time()
+        fates.append(throw(target, data))
+        times.append(time.thread_time() - started)
+    return fates[0], min(times)
+
+
 def fuzz(
     frames: int, seed: int, targets: dict[str, Target], keep: Path | None = None
 ) -> dict[str, Any]:
@@ -122,9 +137,7 @@ def fuzz(
         name = random.choice(names)
         target = targets[name]
         data = mutate(random, random.choice(target.seeds), others)
-        started = time.thread_time()
-        fate = throw(target, data)
-        took = time.thread_time() - started
+        fate, took = timed(target, data)
         counts[name][0] += 1
         counts[name][1] += fate == "taken"
         if not fate:
