@@ -1,6 +1,7 @@
 """Many made-up members beside a few real ones, in virtual time: what they cost the honest loss.
 
     python benches/sybils.py [--quick] [--seed 0] [--json]
+    python benches/sybils.py --testnet [--pairs 3] [--rounds 40]    real processes, minutes each
 
 16 founders train quadratics together (rule CS+, f = 3), all-to-all, on the production protocol and
 mixing. Then the same seed with 200 Sybils that connect to all of them, sign on every round and play
@@ -8,11 +9,17 @@ the attack, each founder holding 64 connections at most; and, as a control, the 
 probation. Reported: the honest members' mean loss 1/n sum 1/2 ||x_i - c_i||^2 and how it compares
 with the clean run (bound: within 2 %), the most weight that newcomers ever had at a founder as a
 share of b, links lost between founders at the end, and how often a founder was in sparse mode.
+
+--testnet: six members that tolerate one liar train on a text, once alone and once while thirty
+Sybils for each of them come with streams of their own (`sybil_swarm`); their mean loss on held-out
+text, in pairs with the same seed.
 """
 
 import argparse
 import json
+import statistics
 import sys
+import tempfile
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,6 +29,11 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from tapestry_p2p.cli.testnet import arms
+from tapestry_p2p.cli.testnet.cluster import Cluster as Processes
+from tapestry_p2p.cli.testnet.homes import prepare
+from tapestry_p2p.cli.testnet.hostile import Hostile
+from tapestry_p2p.cli.testnet.plan import make_plan
 from tapestry_p2p.mix.loom import LoomSettings
 from tapestry_p2p.sim.cluster import Cluster, Plan
 from tapestry_p2p.sim.quadratics import Quadratics
@@ -31,6 +43,8 @@ PROBATION = 1000  # rounds: nobody becomes established during the run
 LIMIT = 17  # all-to-all
 CONNECTIONS = 64
 LOOK_S = 2.0
+MODEL = {"layers": 1, "width": 16, "heads": 1, "context": 32, "batch_size": 4}
+TIMEOUT_S = 1800.0
 
 
 @dataclass(frozen=True)
@@ -144,6 +158,54 @@ def table(found: dict[str, Any]) -> str:
     return "\n".join([*lines, f"\nwith Sybils at most {LOSS_MAX} of the clean loss: {verdict}"])
 
 
+# -- real processes
+
+
+def train(seed: int, rounds: int, hostile: str, out: Path) -> dict[str, Any]:
+    """One testnet of six: the members' mean loss, and what the Sybils did."""
+    model = out / "model.json"
+    model.write_text(json.dumps(MODEL))
+    plan = make_plan(
+        members=6, byzantine=0, tolerate=1, attack="mirror", data="udhr", languages="eng",
+        split=6, rounds=rounds, inner_steps=20, rule="cs_plus", codec="2bit", model=str(model),
+        seed=seed, out=out / "testnet", hostile=hostile,
+    )  # fmt: skip
+    homes = prepare(plan, plan.rule, plan.out / "run").homes
+    with Processes(homes, plan.out / "members.json", lambda members: None) as cluster:
+        cluster.wait_until_ready()
+        with Hostile(plan.hostile, cluster) as programs:
+            cluster.wait_until_finished(TIMEOUT_S)
+        scores = arms.judge_together(cluster.honest)
+        losses = [next(iter(score["loss"].values())) for score in scores.values()]
+    return {"loss": statistics.fmean(losses), "did": [row["did"] for row in programs.rows]}
+
+
+def testnets(pairs: int, rounds: int, seed: int) -> dict[str, Any]:
+    """Pairs of runs with the same seed, in turn; the ratio of their mean losses."""
+    rows = []
+    for number in range(pairs):
+        row: dict[str, Any] = {"seed": seed + number}
+        for name, hostile in (("clean", ""), ("sybils", "sybil_swarm")):
+            with tempfile.TemporaryDirectory() as folder:
+                row[name] = train(seed + number, rounds, hostile, Path(folder))
+            print(f"{name} {row[name]}", file=sys.stderr, flush=True)
+        rows.append(row)
+    means = [statistics.fmean(row[name]["loss"] for row in rows) for name in ("clean", "sybils")]
+    ratio = means[1] / means[0]
+    return {"pairs": rows, "loss_ratio": ratio, "within": ratio <= LOSS_MAX}
+
+
+def testnets_table(found: dict[str, Any]) -> str:
+    """Markdown."""
+    lines = ["| seed | loss alone | loss with Sybils | ratio |", "|---|---:|---:|---:|"]
+    for row in found["pairs"]:
+        clean, sybils = row["clean"]["loss"], row["sybils"]["loss"]
+        lines.append(f"| {row['seed']} | {clean:.4f} | {sybils:.4f} | {sybils / clean:.4f} |")
+    verdict = "holds" if found["within"] else "DOES NOT HOLD"
+    mean = f"\nratio of the means {found['loss_ratio']:.4f}, at most {LOSS_MAX}: {verdict}"
+    return "\n".join([*lines, mean])
+
+
 def main() -> int:
     """Print the table; exit status 1 if the bound does not hold."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
@@ -151,8 +213,15 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--sybils", type=int, default=200)
     parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--testnet", action="store_true", help="real processes")
+    parser.add_argument("--pairs", type=int, default=3, help="of testnets")
+    parser.add_argument("--rounds", type=int, default=40, help="of each testnet")
     parser.add_argument("--json", action="store_true", help="print everything as JSON")
     asked = parser.parse_args()
+    if asked.testnet:
+        found = testnets(asked.pairs, asked.rounds, asked.seed)
+        print(json.dumps(found, indent=1) if asked.json else testnets_table(found))
+        return 0 if found["within"] else 1
     case = Case(sybils=asked.sybils, seconds=asked.seconds, seed=asked.seed)
     if asked.quick:
         case = replace(case, honest=6, sybils=20, f=1, seconds=20.0)
