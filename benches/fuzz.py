@@ -110,7 +110,8 @@ def timed(target: Target, data: bytes) -> tuple[str, float]:
     One that seems slow is thrown again, and the quickest counts: a machine that is busy charges a
     thread for more than it did.
     """
-    fates, times = [], []
+    fates: list[str] = []
+    times: list[float] = []
     while not times or (min(times) > SLOWEST_MS / 1000 and len(times) < TRIES):
         started = time.thread_time()
         fates.append(throw(target, data))
