@@ -19,11 +19,11 @@ WATCH_S = 10.0
 
 
 def present(mixing: Mixing, protocol: Protocol) -> Promise:
-    """With those we follow now if that is everyone; else an estimate for all known members."""
+    """With those we follow now if that is everyone, newcomers apart; else an estimate for all."""
     if protocol.is_sparse:
         members = max(2, len(protocol.members()))
         return promise_sparse(mixing.rule, mixing.f, members, mixing.links)
-    return promise(mixing.rule, mixing.f, len(protocol.followed()) + 1)
+    return promise(mixing.rule, mixing.f, protocol.neighbours + 1)
 
 
 async def watch(mixing: Mixing, protocol: Protocol) -> None:

@@ -83,7 +83,8 @@ class Control:
     def _status(self) -> dict[str, Any]:
         node = self._node
         state, traffic = self._trainer(), node.transport.traffic
-        live = 1 + sum(self._fresh(author) for author in node.copies.followed)
+        followed = node.copies.followed
+        live = 1 + sum(self._fresh(a) and not node.protocol.probation(a) for a in followed)
         statistics = node.protocol.statistics()
         own = node.copies.own
         promised = present(node.manifest.mixing, node.protocol)

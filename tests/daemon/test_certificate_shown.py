@@ -23,8 +23,9 @@ class Crowd:
     def is_sparse(self) -> bool:
         return self.known > 17
 
-    def followed(self) -> list[bytes]:
-        return [bytes([n]) for n in range(self.count)]
+    @property
+    def neighbours(self) -> int:
+        return self.count
 
     def members(self) -> dict[int, Any]:
         return dict.fromkeys(range(self.known))
