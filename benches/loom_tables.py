@@ -135,7 +135,11 @@ def methods(setup: Setup, seeds: Sequence[int]) -> list[Case]:
         settings = replace(LoomSettings(), codec=codec)
         settings = replace(settings, gamma=min(settings.gamma, gamma_max(codec)))
         cases += loom(f"Loom {codec}", settings, SYNCHRONOUS, setup, seeds)
-    return cases + loom("Loom 2bit, four links", LoomSettings(), FOUR, setup, seeds)
+    cases += loom("Loom 2bit, four links", LoomSettings(), FOUR, setup, seeds)
+    for eta, mu in ((2.0, 0.0), (2.0, 0.3)):
+        row, bold = f"Loom 2bit, eta {eta:g}, mu {mu:g}", LoomSettings(eta=eta, mu=mu)
+        cases += loom(row, bold, SYNCHRONOUS, setup, seeds)
+    return cases
 
 
 def conditions(setup: Setup, seeds: Sequence[int]) -> list[Case]:
@@ -153,8 +157,6 @@ def conditions(setup: Setup, seeds: Sequence[int]) -> list[Case]:
 
 
 VIEWED = (
-    CONDITIONS[0],
-    CONDITIONS[2],
     Condition("payloads one round old", late=1, headers_first=True),
     CONDITIONS[3],
     CONDITIONS[4],
@@ -175,8 +177,6 @@ TRIED = (  # eta, gamma, mu, rho
     (2.0, 1.0, 0.0, 0.6),
     (1.5, 1.0, 0.4, 0.6),
     (2.0, 1.0, 0.3, 0.6),
-    (1.0, 1.0, 0.6, 0.3),
-    (1.0, 0.5, 0.6, 0.6),
 )
 
 

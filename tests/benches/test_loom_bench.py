@@ -45,12 +45,13 @@ def learning() -> Field:
     return Field(SMALL, 0)
 
 
-def test_a_synchronous_world_of_exact_copies_takes_the_mean_of_all(learning: Field) -> None:
-    exact = LoomSettings(codec="fp32", mu=0.0)
+@pytest.mark.parametrize("eta", [1.0, 1.5])
+def test_a_synchronous_world_of_exact_copies_is_diloco(learning: Field, eta: float) -> None:
+    exact = LoomSettings(codec="fp32", eta=eta, mu=0.0)
     world = World(learning, exact, SYNCHRONOUS, SMALL)
     world.run()
     x = learning.start()
-    one = rivals.DiLoCo(x, 1.0, 0.0)
+    one = rivals.DiLoCo(x, eta, 0.0)
     for done in range(SMALL.rounds):
         x = one.round(learning.crowd.train(x, SMALL.inner_steps, done * SMALL.inner_steps))
     for member in world.members.values():
