@@ -43,6 +43,8 @@ VERBS: dict[str, tuple[Verb, ...]] = {
         ("generate", "member:generate", "Let its model go on with a text."),
         ("eval", "member:evaluate", "Judge its model on its own held-out text."),
         ("export", "member:export", "Write its model as safetensors with a model card."),
+        ("pause", "member:pause", "Let it train no more for a while."),
+        ("resume", "member:resume", "Let it train again."),
         ("stop", "member:stop", "Tell it to save and end."),
         ("audit", "audit:audit", "Show what left this machine."),
         ("service", "service:app", "Run it by systemd."),

@@ -8,7 +8,7 @@ from json import dumps
 from pathlib import Path
 from typing import Any
 
-from tapestry_p2p.cli.output import plain, show
+from tapestry_p2p.cli.output import note, plain, show
 from tapestry_p2p.daemon.ask import ask
 from tapestry_p2p.daemon.paths import find_paths
 from tapestry_p2p.errors import FAILURE, NO_DAEMON, NOT_READY, OK, TapestryError
@@ -39,6 +39,23 @@ def stop() -> int:
     return OK
 
 
+def pause() -> int:
+    """Let the running member train no more, until `resume`; it stays in the network.
+
+    Its trainer saves and ends: memory and cores are free. Also after a restart.
+    """
+    ask(find_paths().control_socket, {"do": "pause"})
+    return OK
+
+
+def resume() -> int:
+    """Let the running member train again."""
+    reasons = ask(find_paths().control_socket, {"do": "resume"})["paused"]
+    if reasons:
+        note(f"still paused: {', '.join(reasons.values())} (see [budget] in tapestry.toml)")
+    return OK
+
+
 def status(*, json: bool = False) -> int:
     """Show what the running member does.
 
@@ -51,7 +68,8 @@ def status(*, json: bool = False) -> int:
     """
     found = ask(find_paths().control_socket, {"do": "status"})
     show(found, as_json=json, lines=_status_lines(found))
-    return OK if found["state"] in ("training", "finished") else NOT_READY
+    well = found["state"] in ("training", "finished") or found["state"].startswith("paused")
+    return OK if well else NOT_READY
 
 
 def _status_lines(found: dict[str, Any]) -> list[str]:

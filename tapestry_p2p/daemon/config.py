@@ -5,6 +5,7 @@ is nobody else's business; what members must agree on is the manifest's.
 """
 
 import os
+import re
 import tomllib
 import typing
 from collections.abc import Mapping
@@ -21,6 +22,7 @@ from tapestry_p2p.gossip.profile import LANGUAGE_MAX, LANGUAGES_MAX, NAME_MAX
 
 ADDRESSES_MAX = 64
 _ENV = "TAPESTRY_"
+_HOURS = re.compile(r"([01]\d|2[0-3]):[0-5]\d-([01]\d|2[0-3]):[0-5]\d")
 _HEAD = """This member's own settings; other members never see this file.
 A line that begins with # states the default. Every key may be overridden by the environment:
 TAPESTRY_SECTION__KEY, for example TAPESTRY_BUDGET__THREADS=2
@@ -120,6 +122,19 @@ class Budget(Section, frozen=True, kw_only=True):
         int,
         Meta(ge=0, le=1024, description="CPU threads of the trainer; 0: all cores but one."),
     ] = 0
+    hours: Annotated[
+        str,
+        Meta(description="Train only in these hours, as 20:00-07:30, local time. Empty: always."),
+    ] = ""
+    battery: Annotated[bool, Meta(description="Train also on battery.")] = True
+    load_max: Annotated[
+        float,
+        Meta(ge=0, description="Pause while other programs load the machine more; 0: never."),
+    ] = 0.0
+
+    def __post_init__(self) -> None:
+        if self.hours and not _HOURS.fullmatch(self.hours):
+            raise ValueError(f"hours: {self.hours[:20]!r} is not like 20:00-07:30")
 
 
 class Log(Section, frozen=True, kw_only=True):

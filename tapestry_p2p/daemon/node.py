@@ -22,6 +22,7 @@ from tapestry_p2p.daemon.copies import Copies, Followed, copy_root, split
 from tapestry_p2p.daemon.disk import Disk
 from tapestry_p2p.daemon.fetcher import Fetcher, FetchError
 from tapestry_p2p.daemon.manifest import Manifest, dump_manifest
+from tapestry_p2p.daemon.pauses import Pauses, govern
 from tapestry_p2p.daemon.recovery import Recovered
 from tapestry_p2p.daemon.rounds import Pace, Rounds
 from tapestry_p2p.daemon.store import FollowedCopy, LoggedEntry, Store
@@ -96,6 +97,7 @@ class Node:
         self.started_at = 0.0
         self.disk = Disk(store.directory)
         self.audit = AuditLog(store.directory)
+        self.pauses = Pauses(store.directory / "paused")
         self.entries_published = 0
         self.entry_bytes = 0  # own headers and payloads of differences
         self.payload_bytes = 0
@@ -194,6 +196,7 @@ class Node:
                 nursery.start_soon(self.rounds.keep_up, self.trainer)
                 nursery.start_soon(self.rounds.mix_news, self.trainer)
                 nursery.start_soon(self.trainer.run)
+                nursery.start_soon(govern, self.pauses, self.trainer)
             if self.protocol.mute:
                 nursery.start_soon(self.voice.ask_then_speak)
             task_status.started()

@@ -10,6 +10,7 @@ import os
 import signal
 import socket
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -26,6 +27,7 @@ from tapestry_p2p.daemon.keyfile import load_key
 from tapestry_p2p.daemon.manifest import Manifest, load_manifest, task_file
 from tapestry_p2p.daemon.node import Node, NodeOptions
 from tapestry_p2p.daemon.paths import Paths
+from tapestry_p2p.daemon.pauses import Sight, Watcher, look, watch_machine
 from tapestry_p2p.daemon.promise import watch
 from tapestry_p2p.daemon.recovery import Recovered, recover
 from tapestry_p2p.daemon.status import Control
@@ -212,8 +214,20 @@ async def _accompany(node: Node, config: Config, paths: Paths, attack: str) -> N
         rounds = node.rounds
         health = service.Health(lambda: rounds.working, lambda: rounds.round)
         nursery.start_soon(service.feed, health)
+        nursery.start_soon(watch_machine, Watcher(node.pauses, config.budget), look_at(node))
         service.notify("READY=1")
         log.info("running as %s", node.identity.peer_id)
+
+
+def look_at(node: Node) -> Callable[[], Sight]:
+    """How the machine looks to us, less what our own trainer does to it."""
+
+    def sight() -> Sight:
+        trainer = node.trainer
+        threads = trainer.configure["threads"] if trainer and trainer.state.running else 0
+        return look(threads)
+
+    return sight
 
 
 class Reload:

@@ -45,6 +45,8 @@ class Control:
             "invite": self._invite,
             "go": self._go,
             "stop": self._stop,
+            "pause": self._pause,
+            "resume": self._resume,
         }
 
     async def answer(self, request: dict[str, Any]) -> dict[str, Any]:
@@ -80,9 +82,23 @@ class Control:
         self._node.stop()
         return {"ok": True}
 
+    def _pause(self) -> dict[str, Any]:
+        return self._tell(pause=True)
+
+    def _resume(self) -> dict[str, Any]:
+        return self._tell(pause=False)
+
+    def _tell(self, pause: bool) -> dict[str, Any]:
+        pauses = self._node.pauses
+        try:
+            pauses.tell(pause)
+        except OSError as error:
+            raise TapestryError(f"not noted for the next start: {error.strerror}") from error
+        return {"paused": dict(pauses.reasons)}
+
     def _status(self) -> dict[str, Any]:
         node = self._node
-        state, traffic = self._trainer(), node.transport.traffic
+        state = self._trainer()
         followed = node.copies.followed
         live = 1 + sum(self._fresh(a) and not node.protocol.probation(a) for a in followed)
         statistics = node.protocol.statistics()
@@ -97,6 +113,7 @@ class Control:
             "network_id": node.manifest.network_id.hex(),
             "state": self._state(),
             "fault": node.disk.fault,
+            "paused": dict(node.pauses.reasons),
             "uptime_s": round(trio.current_time() - node.started_at, 1),
             "round": node.rounds.round,
             "rounds": node.options.rounds,
@@ -120,6 +137,13 @@ class Control:
             "adopted": [peer_id_of(author) for author in node.rounds.adopted],
             "verdicts": {k: v for k, v in statistics.items() if k != "tables"},
             "tables": statistics["tables"],
+            **self._spent(),
+        }
+
+    def _spent(self) -> dict[str, Any]:
+        """What this process has sent, received and used."""
+        node, traffic = self._node, self._node.transport.traffic
+        return {
             "entries_published": node.entries_published,
             "entry_bytes": node.entry_bytes,
             "payload_bytes_sent": node.payload_bytes,
@@ -145,6 +169,8 @@ class Control:
             return "finished"
         if node.rounds.loom is None:
             return "starting"
+        if node.pauses.reasons and node.trainer is not None:
+            return f"paused: {node.pauses}"
         if node.trainer is not None and not node.trainer.state.running:
             return "trainer is being restarted"
         return "training"

@@ -102,6 +102,9 @@ class Trainer:
         self._end_by = math.inf  # once told to stop
         self._serving = trio.CancelScope()
         self.life = 0
+        self.held = False  # not to train for now
+        self._dismissed = False  # this life was told to end, and will
+        self._released = trio.Event()
         self.adding = False  # an addition is under way
         self._additions = 0
         self._added = trio.Event()
@@ -159,17 +162,35 @@ class Trainer:
     async def stop(self) -> None:
         """Ask it to save and end; ``run`` returns within ``STOP_S``, whatever it is doing."""
         self._stopping.set()
+        self._released.set()
         self._end_by = self._serving.deadline = trio.current_time() + STOP_S
         await self._order({"t": "stop"})
+
+    async def hold(self) -> None:
+        """Ask it to save and end, and start none until ``release``."""
+        self.held, self._dismissed, self._released = True, True, trio.Event()
+        self._serving.deadline = trio.current_time() + STOP_S
+        await self._order({"t": "stop"})
+
+    def release(self) -> None:
+        """Train again."""
+        self.held = False
+        self._released.set()
 
     async def run(self) -> None:
         """Keep a trainer alive until ``stop``. TapestryError if a restart cannot help."""
         failures = 0
         while not self._stopping.is_set():
+            if self.held:
+                await self._released.wait()
+                continue
+            self._dismissed = False
             began = trio.current_time()
             code = await self._one_life()
             if self._stopping.is_set():
                 break
+            if self._dismissed:
+                continue
             text, curable = FAILURES.get(code, ("the trainer ended without a word", True))
             self.state.last_failure = text
             if not curable:
@@ -196,7 +217,7 @@ class Trainer:
         self.state.running, self.state.pid = True, pid
         code = ""
         try:
-            with trio.CancelScope(deadline=self._end_by) as self._serving:
+            with trio.CancelScope(deadline=self._ends_at()) as self._serving:
                 code = await self._serve(ours)
         except (link.LinkError, OSError) as error:
             log.warning("trainer: %s", error)
@@ -216,6 +237,10 @@ class Trainer:
                 self._shared = None
         return code
 
+    def _ends_at(self) -> float:
+        """When this life has to end, if it has to."""
+        return min(self._end_by, trio.current_time() + STOP_S) if self.held else self._end_by
+
     async def _end_process(self, process: trio.Process) -> None:
         """Give it until ``STOP_S`` to save."""
         with trio.CancelScope(shield=True):
@@ -232,7 +257,7 @@ class Trainer:
         if self.door is None:
             ours, process = await self._start_process()
             return ours, process.pid, process
-        with trio.CancelScope(deadline=self._end_by) as self._serving:
+        with trio.CancelScope(deadline=self._ends_at()) as self._serving:
             ours, pid = await self.door.trainer()
             return ours, pid, None
         raise OSError("told to stop before a trainer reported")
