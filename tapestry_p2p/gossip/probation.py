@@ -14,7 +14,7 @@ from hashlib import blake2b
 from tapestry_p2p.gossip.settings import Settings
 
 TURN_RINGS = 4  # so many rings of own rounds a turn lasts; a turn costs a whole copy
-SHARE = 0.5  # of a neighbour's weight w: newcomers together weigh w/2, which is at most b/2 = f w/2
+SHARE = 0.25  # of a neighbour's weight w, for all newcomers together: at most b/4, as b = f w
 
 
 class Probation:
@@ -42,7 +42,8 @@ class Probation:
 
     def is_new(self, author: bytes) -> bool:
         """Whether the author is on probation."""
-        return self.rounds(author) < self._settings.probation_rounds
+        needed = self._settings.probation_rounds
+        return needed > 0 and self.rounds(author) < needed
 
     def count(self, author: bytes) -> None:
         """One more own round with a newcomer; of too many the one least here is forgotten."""

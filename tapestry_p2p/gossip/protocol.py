@@ -341,7 +341,7 @@ class Protocol:
         """How much of a neighbour's weight w = 1/(neighbours+1) the author has: 1, less, or 0.
 
         0: forked, retired, gone, blocked, not followed, or a newcomer. Only the newcomer whose turn
-        it is has some, so that all of them together stay within half of b = f w; none for f = 0.
+        it is has some, so that all of them together stay well within b = f w; none for f = 0.
         """
         state = self._state
         stream = state.streams.get(author)
