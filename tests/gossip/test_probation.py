@@ -118,7 +118,7 @@ def test_without_a_tolerated_liar_a_newcomer_waits_until_it_is_none() -> None:
 
 @pytest.mark.parametrize(("f", "swarm"), [(0, 30), (1, 1), (1, 30), (3, 30)])
 def test_all_newcomers_together_stay_within_the_hostile_weight(f: int, swarm: int) -> None:
-    """At every moment: at most a quarter of b = f w, so that f - 1 established liars fit beside them."""
+    """At every moment at most b/4, b = f w: f - 1 established liars fit beside them."""
     friends = frozenset(key(n).public_key for n in range(100, 112))
     bench = _bench(f=f, founders=friends)
     established = _met(bench, *range(100, 112))
