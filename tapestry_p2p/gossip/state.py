@@ -73,8 +73,10 @@ class State:
         if judgement.verdict is not Verdict.REJECT:
             return
         link = self.links.get(peer)
-        if link is not None and link.connected and not link.blames.take(1, self.now):
-            self.drop(peer, "too_many_rejects")
+        if link is not None and link.connected:
+            link.blames.take(1, self.now)
+            if link.is_barred(self.now):
+                self.drop(peer, "too_many_rejects")
 
     def drop(self, peer: bytes, reason: str) -> None:
         """Close a connection and do not dial soon."""

@@ -236,7 +236,7 @@ def test_who_signs_hostile_content_again_and_again_is_cut_and_the_table_is_cappe
         bench.now += 1.0
     assert bench.protocol.statistics()["tables"]["shunned"] == 20
     bench, author = _start()
-    for _ in range(bench.settings.blames_max + 1):
+    for _ in range(bench.settings.blames_max):
         bench.heads(author.key, *author.grow(1))
         effects = bench.failed(author.key, author.last.header.seq, "content")
         bench.protocol._state.shunned._rows.clear()
