@@ -15,6 +15,7 @@ def test_every_program_has_a_row_that_says_what_must_happen() -> None:
             "program": name,
             "rate_share": 0.97,
             "growth_mb": 0.5,
+            "cpu": 0.01,
             "what": FIGURES[name].what,
             "figure": 0.0,
             "bound": FIGURES[name].bound,
@@ -25,7 +26,7 @@ def test_every_program_has_a_row_that_says_what_must_happen() -> None:
     lines = table({"rows": rows}).splitlines()[2:]
     assert len(lines) == len(PROGRAMS) == 22
     for name, line in zip(PROGRAMS, lines, strict=True):
-        _, program, promise, rate, _, figure, did, _ = (cell.strip() for cell in line.split("|"))
+        _, program, promise, rate, _, _, figure, did, _ = (cell.strip() for cell in line.split("|"))
         assert program == f"`{name}`"
         assert len(promise) > 20
         assert rate == "97 %"
