@@ -24,7 +24,7 @@ from tapestry_p2p.sim.publishing import Publishing
 from tapestry_p2p.sim.rounds import Pace
 from tapestry_p2p.sim.villains import Villain, equivocate
 
-MEMBERS = 5
+MEMBERS = 4
 ROUND_S = 0.25
 START_S, SETTLE_S = 12.0, 60.0
 CLONE_S = 240.0  # a clone that was not noticed by then is not
@@ -92,7 +92,7 @@ class RestoreWorld:
             watched(member, self.signed)
         self.random = Random(seed)
         self.kinds: Counter[str] = Counter()
-        self._count = count
+        self._count, self._wanted = count, rounds
         self._each_s = max(45.0, rounds / MEMBERS * ROUND_S / max(1, count))
 
     def run(self) -> dict[str, Any]:
@@ -103,19 +103,24 @@ class RestoreWorld:
             end = cluster.world.now + self._each_s
             self._restore(KINDS[(cluster.plan.seed + n) % len(KINDS)])
             cluster.run(end - cluster.world.now)
+        while self._rounds() < self._wanted:
+            cluster.run(1.0)
         cluster.heal()
         cluster.hush()
         cluster.run(SETTLE_S)
         counts = cluster.world.counts
         return {
             "seed": cluster.plan.seed,
-            "rounds": sum(member.rounds for member in cluster.honest),
+            "rounds": self._rounds(),
             "kinds": dict(self.kinds),
             "resumed": counts["resumed"],
             "forks_signed": self.signed.forks,
             "proofs": counts["fork_proof"],
             "differing": len(cluster.differing_copies()),
         }
+
+    def _rounds(self) -> int:
+        return sum(member.rounds for member in self.cluster.honest)
 
     def _restore(self, kind: str) -> None:
         """A disk goes back in time; the member is up again when this returns."""

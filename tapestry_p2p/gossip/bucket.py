@@ -25,7 +25,8 @@ class Bucket:
     def take(self, amount: float, at: float) -> bool:
         """Take ``amount`` if it is there."""
         if at > self.at:
-            self.level = min(self.burst, self.level + (at - self.at) * self.rate)
+            filled = self.level + (at - self.at) * self.rate
+            self.level = filled if filled < self.burst else self.burst
             self.at = at
         if amount > self.level:
             return False

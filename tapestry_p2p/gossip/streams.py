@@ -139,6 +139,8 @@ class Stream:
     def triage(self, signed: SignedHeader) -> Judgement | None:
         """The cheap verdict on a header; None if it deserves a signature check."""
         header = signed.header
+        if self.proof is None and header.seq > self.newest_seq:
+            return None  # by far the most
         other = self.held(header.seq)
         if other is not None and other.header.hash == header.hash:
             return ignore("duplicate")
@@ -163,13 +165,14 @@ class Stream:
             self.kept = {}
             self._jump(signed)
             return "resume"
-        if self._is_rival(signed):
+        newer = header.seq > self.newest_seq
+        if not newer and self._is_rival(signed):
             self.rival = header.hash
             return "rival"
         if not self.followed:
             self.ahead = signed
             return "head"
-        if self._fills(signed):
+        if not newer and self._fills(signed):
             self.base = header.seq
             self.wants, self.want_at = 0, 0.0
             self._keep(signed)
@@ -260,6 +263,9 @@ class Stream:
 
     def gap(self, at: float) -> tuple[int, int] | None:
         """The range of headers to ask for now, or None."""
+        stuck = self.fails > 0 or self.unserved
+        if self.ahead is None and not stuck:
+            return None
         if not self.followed or self.proof is not None or at < self.want_at:
             return None
         if self.wants >= self.settings.want_tries or self.broken:
@@ -271,8 +277,7 @@ class Stream:
             first = self.head_seq if self.suspect else self.head_seq + 1
             return first, max(first, self.newest_seq - 1)
         oldest = max(self.position + 1, self.head_seq - ring)
-        stuck = self.fails > 0 or self.unserved
-        if stuck and self.head is not None and self.base > max(oldest, 0):
+        if self.head is not None and self.base > max(oldest, 0):
             return max(oldest, 0), self.base - 1  # whoever holds an older copy can serve that
         return None
 
