@@ -4,10 +4,10 @@
 
 One program at a time, each against all four: honest rounds per second while it attacks, as a share
 of the rate just before and just after it without attack; how much of a core it cost the busiest
-node; by how much the largest node grew; and the figure of its own (hostile_figures.py). The members rest most of the time (--speed), so that
-attackers on the same two cores compete for the network's manners and not for the processor.
-Bounds: a rate of at least 95 %, growth of at most 5 MB, each figure's own. All of it takes under
-ten minutes on a quiet machine; on a busy one the rates say nothing.
+node; by how much the largest node grew; and the figure of its own (hostile_figures.py). The members
+rest most of the time (--speed), so that attackers on the same two cores compete for the network's
+manners and not for the processor. Bounds: a rate of at least 95 %, growth of at most 5 MB, each
+figure's own. All of it takes under ten minutes on a quiet machine; on a busy one rates say nothing.
 """
 
 import argparse
@@ -206,14 +206,15 @@ def line(row: dict[str, Any]) -> str:
     doc = (PROGRAMS[row["program"]].__doc__ or "").strip().splitlines()[0]
     return (
         f"| `{row['program']}` | {doc} | {100 * row['rate_share']:.0f} % |"
-        f" {100 * row['cpu']:+.0f} % | {row['growth_mb']:+.1f} | {row['what']}: {row['figure']:g} (at most {row['bound']:g}) |"
-        f" {did} |"
+        f" {100 * row['cpu']:+.0f} % | {row['growth_mb']:+.1f} |"
+        f" {row['what']}: {row['figure']:g} (at most {row['bound']:g}) | {did} |"
     )
 
 
 def table(found: dict[str, Any]) -> str:
     """The whole table, Markdown."""
-    head = "| program | what it does, and what must happen | rate | CPU | MB | its figure | it counted |\n"
+    columns = "program | what it does, what must happen | rate | CPU | MB | its figure | it counted"
+    head = f"| {columns} |\n"
     rule = "|---|---|---:|---:|---:|---|---|\n"
     return head + rule + "\n".join(line(row) for row in found["rows"]) + "\n"
 
