@@ -153,6 +153,7 @@ class Control:
             "keyframe_bytes_sent": traffic.keyframe_sent,
             "node_rss_mb": round(memory_mb(), 1),
             "sockets": len(node.transport.gate),  # that others opened to us
+            "refused_at_door": dict(node.transport.gate.refused),
             "tasks": trio.lowlevel.current_statistics().tasks_living,
             "cpu_s": round(time.process_time(), 2),
         }
