@@ -36,6 +36,7 @@ import jax
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benches.loom_endless import endless, endless_lines
+from benches.loom_picture import draw
 from benches.loom_setup import Field, Setup
 from benches.loom_tables import (
     Case,
@@ -96,6 +97,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--render", action="store_true", help="run nothing, show what is there")
     parser.add_argument("--json", action="store_true", help="print JSON in place of the tables")
     parser.add_argument("--out", type=Path, default=cache(), help="folder of the results")
+    parser.add_argument("--picture", type=Path, help="curves of the table `methods`, as SVG")
     parser.add_argument("--write-docs", action="store_true", help=f"the tables into {DOCS.name}")
     return parser.parse_args()
 
@@ -123,6 +125,8 @@ def main() -> None:
             print(f"{name}\n\n{text}\n")
         if asked.write_docs:
             write_docs(DOCS, name, text)
+        if asked.picture and name == "methods":
+            draw(cases, found, setup, asked.picture)
     if asked.json:
         print(json.dumps(shown, indent=1))
 

@@ -20,9 +20,9 @@ from tapestry_p2p.mix.codec import payload_bytes
 
 ARMS = {  # rates that are tried; the best counts
     "cosine": (0.0025, 0.005),
-    "constant": (0.0025, 0.00125),
-    "inverse sqrt": (0.005, 0.0025),
-    "schedule-free": (0.005, 0.0025),
+    "constant": (0.0025,),
+    "inverse sqrt": (0.005,),
+    "schedule-free": (0.005,),
 }
 
 

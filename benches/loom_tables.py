@@ -156,11 +156,7 @@ def conditions(setup: Setup, seeds: Sequence[int]) -> list[Case]:
     return cases
 
 
-VIEWED = (
-    Condition("payloads one round old", late=1, headers_first=True),
-    CONDITIONS[3],
-    CONDITIONS[4],
-)
+VIEWED = (CONDITIONS[3], CONDITIONS[4])
 
 
 def views(setup: Setup, seeds: Sequence[int]) -> list[Case]:

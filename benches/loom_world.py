@@ -31,7 +31,6 @@ class Condition:
 
     name: str
     late: int = 0  # rounds by which every copy is late
-    headers_first: bool = False  # headers come at once, only payloads are late
     missed: float = 0.0  # chance that a member is cut off for its next round
     speeds: tuple[float, ...] = (1.0,)  # in turn; a member of speed s takes 1/s as long a round
     staggered: bool = False  # rounds end at different times
@@ -172,8 +171,6 @@ class World:
         due = max(now, back) + PARTS * self.condition.late
         for i, member in self.members.items():
             if author in member.copies:
-                if self.condition.headers_first:
-                    member.loom.arrived(author, self._seq[author])
                 self._queue.append(Entry(due, i, author, self._seq[author], step))
 
     def _deliver(self, now: int) -> None:
