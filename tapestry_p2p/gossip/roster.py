@@ -183,14 +183,15 @@ class Roster:
                 self.let_go(stream.author, "probation")
 
     def _is_here(self, stream: Stream) -> bool:
-        """Whether an author counts as here: it signs on, and proved itself to us.
+        """Whether an author counts as here: it trains, signs on, and proved itself to us.
 
-        Where links are sparse nobody meets everybody, and a signed head that moves is enough.
+        Who has not trained would only draw us back to where we began. Where links are sparse
+        nobody meets everybody, and a signed head that moves is enough.
         """
         state = self._state
         if stream.proof is not None or stream.has_left or stream.heard_round is None:
             return False
-        if self._is_unwelcome(stream.author):
+        if self._is_unwelcome(stream.author) or not self._has_trained(stream.author):
             return False
         if state.round - stream.heard_round > state.settings.ring:
             return False

@@ -9,6 +9,7 @@ from gossip_kit import GENESIS_ROOT, PAYLOAD, Author, Bench, key, only, root_of
 from tapestry_p2p.gossip.canonical import pack, unpack
 from tapestry_p2p.gossip.effects import Dial, Drop, Forked, Persist, Unfollow
 from tapestry_p2p.gossip.events import Connected, Disconnected, Publish
+from tapestry_p2p.gossip.header import SignedHeader
 from tapestry_p2p.gossip.known import decode_known
 from tapestry_p2p.gossip.messages import Members
 from tapestry_p2p.gossip.probation import SHARE, TURN_RINGS, Probation
@@ -31,11 +32,16 @@ def _bench(known: Any = None, **changes: Any) -> Bench:
 def _round(bench: Bench, *here: Author, number: int = 0) -> None:
     """A round of ours, and an entry of each of those who are here."""
     for author in here:
-        bench.obey(bench.heads(author.key, author.difference()))
+        bench.obey(bench.heads(author.key, _next(author)))
     number = number or bench.protocol._state.round + 1
     root = root_of(500 + number)
     bench.step(Publish("difference", bench.now, "2bit", (root,), PAYLOAD, root=root, round=number))
     bench.obey(bench.tick(1.0))
+
+
+def _next(author: Author) -> SignedHeader:
+    """An entry of one more round of an author."""
+    return author.difference(round=author.last.header.round + 1)
 
 
 def _met(bench: Bench, *numbers: int) -> list[Author]:
@@ -46,6 +52,7 @@ def _met(bench: Bench, *numbers: int) -> list[Author]:
         author.profile(address=f"/ip4/127.0.0.{len(numbers) % 250}/tcp/1")
         bench.obey(bench.connect(author.key, *author.log))
         bench.profile(author.key, author)
+        bench.obey(bench.heads(author.key, _next(author)))
     bench.obey(bench.tick(1.0))
     return authors
 
@@ -71,8 +78,8 @@ def test_a_newcomer_is_read_by_us_and_weighs_little_until_our_own_rounds_are_ove
 def test_what_an_author_claims_and_how_fast_it_publishes_counts_for_nothing() -> None:
     bench = _bench()
     (author,) = _met(bench, 1)
-    for _ in range(3 * ROUNDS):
-        bench.obey(bench.heads(author.key, author.difference(round=10**6, tokens=10**9)))
+    for n in range(3 * ROUNDS):
+        bench.obey(bench.heads(author.key, author.difference(round=10**6 + n, tokens=10**9)))
     bench.ticks(3600.0, every=60.0)
     assert bench.protocol.probation(author.key) == ROUNDS
 
@@ -86,11 +93,28 @@ def test_who_is_silent_or_was_never_met_is_not_here() -> None:
     heard.profile()
     bench.say(PEER, Members(((heard.last, heard.payload),)))
     for _ in range(ROUNDS + 2):
-        bench.heads(PEER, heard.difference())
+        bench.heads(PEER, _next(heard))
         _round(bench, present)
     assert bench.protocol.share(present.key) == 1
     assert bench.protocol.probation(silent.key) == ROUNDS - 2, "a ring of rounds, then no more"
     assert bench.protocol.probation(heard.key) == ROUNDS
+
+
+def test_who_has_not_trained_is_neither_counted_nor_mixed() -> None:
+    """It stands at the first vector still, and would only draw us back there."""
+    bench = _bench()
+    author = Author(1)
+    author.genesis()
+    bench.obey(bench.connect(author.key, *author.log))
+    for _ in range(2 * ROUNDS):
+        author.profile()
+        bench.obey(bench.profile(author.key, author))
+        _round(bench)
+    assert bench.protocol.weight_zero(author.key)
+    assert bench.protocol.probation(author.key) == ROUNDS
+    bench.obey(bench.heads(author.key, _next(author)))
+    bench.obey(bench.tick(1.0))
+    assert bench.protocol.share(author.key) == SHARE
 
 
 @pytest.mark.parametrize("who", ["founders", "trusted", "bootstrap"])
@@ -128,7 +152,7 @@ def test_all_newcomers_together_stay_within_the_hostile_weight(f: int, swarm: in
         bench.now += 60.0
         _round(bench, number=number)  # the last one was long ago: nobody is here, none counted
         for author in newcomers:
-            bench.heads(author.key, author.difference())
+            bench.heads(author.key, _next(author))
         bench.obey(bench.tick(1.0))
         shares = _shares(bench, newcomers)
         assert sum(shares) <= f / 4
@@ -189,7 +213,7 @@ def test_after_a_fork_and_the_resume_that_cites_it_everybody_is_new_again(exempt
     effects = bench.heads(author.key, author.difference(salt=1), twin.difference(salt=2))
     (forked,) = only(effects, Forked)
     assert bench.protocol.weight_zero(author.key)
-    effects = bench.heads(author.key, author.resume(cites=forked.proof.id))
+    effects = bench.heads(author.key, author.resume(cites=forked.proof.id, round=ROUNDS))
     assert [effect.record for effect in only(effects, Persist)] == ["resumed"]
     bench.obey(effects)
     bench.obey(bench.tick(1.0))
@@ -213,7 +237,7 @@ def test_strangers_inventions_do_not_change_how_a_small_network_works() -> None:
         made.profile(address=f"/ip4/20.{n}.0.1/tcp/1")
         bench.now += 1.0
         bench.say(PEER, Members(((made.last, made.payload),)))
-        bench.heads(PEER, made.difference())
+        bench.heads(PEER, _next(made))
         _round(bench, *members)
     assert len(bench.protocol.members()) > 40
     assert not bench.protocol.is_sparse
