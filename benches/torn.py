@@ -10,6 +10,8 @@ is made and a node starts from it:
                names is kept
   flips        one bit of one file of a store that was closed
   truncations  one file of it cut at every 512th byte
+  refusals     ENOSPC or EIO at each call, once or three times, half of a write taken; then tried
+               again, as the daemon does
 
 Checked each time: no entry that was said to be safe is lost (damaged disks: or it is known to be,
 and the node will ask its peers), the public copy is bit for bit that of the entry it is said to
@@ -23,13 +25,16 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import sys
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
+from errno import EIO, ENOSPC, errorcode
+from itertools import product
 from pathlib import Path
 from random import Random
 from unittest import mock
@@ -38,7 +43,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from benches.torn_disk import SECTOR, Left, Op, Recorder, killed, without_power
+from benches.torn_disk import SECTOR, Left, Op, Recorder, Refusing, killed, without_power
 from tapestry_p2p.daemon.copies import copy_root
 from tapestry_p2p.daemon.recovery import recover
 from tapestry_p2p.daemon.store import FollowedCopy, LoggedEntry, Store
@@ -51,6 +56,7 @@ from tapestry_p2p.mix.copy import PublicCopy
 
 D, RING, NORM_MAX, ENTRIES = 700, 4, 1e6, 48
 NETWORK = bytes(32)
+TRIES = 8
 
 
 class Author:
@@ -98,40 +104,48 @@ class Life:
         return {op.other: op.at for op in self.ops[:calls] if op.kind == "mark"}
 
 
-def lived(folder: Path, entries: int) -> Life:
+def lived(folder: Path, entries: int, system: Recorder | Refusing | None = None) -> Life:
     """A store written as a node writes it: entries, own states, known, a copy, compactions."""
     life = Life(Author(1), Author(2))
-    recorder = Recorder(folder)
-    with recorder.watching():
+    system = system or Recorder(folder)
+    with system.watching() if isinstance(system, Recorder) else nullcontext():
         store = Store(folder, RING)
+    with system.watching():
         for number in range(entries):
             entry = life.own.write()
-            store.append_entry(entry)
-            recorder.mark("entry", entry.seq)
+            insist(store.append_entry, entry)
+            system.mark("entry", entry.seq)
             if number % 3 == 0:
                 vector = life.own.vectors[-1]
-                store.save_own(entry.seq, entry.seq, vector, vector)
-                recorder.mark("state", entry.seq)
-            _hear(store, life, number, recorder)
+                insist(store.save_own, entry.seq, entry.seq, vector, vector)
+                system.mark("state", entry.seq)
+            _hear(store, life, number, system)
         store.close()
-    life.ops = recorder.ops
+    life.ops = system.ops if isinstance(system, Recorder) else []
     return life
 
 
-def _hear(store: Store, life: Life, number: int, recorder: Recorder) -> None:
+def insist(job: Callable[..., None], *words: object) -> None:
+    """Do it again until the disk takes it, as the daemon does (disk.py)."""
+    for _ in range(TRIES):
+        with suppress(OSError):
+            return job(*words)
+    return job(*words)
+
+
+def _hear(store: Store, life: Life, number: int, recorder: Recorder | Refusing) -> None:
     """What others sent: a followed copy moves, is forgotten once, and is known of."""
     heard = life.other.write()
     if number % 2 == 0:
-        store.save_copy(
-            FollowedCopy(life.other.key, heard.seq, heard.signed, life.other.vectors[-1])
-        )
+        vector = life.other.vectors[-1]
+        insist(store.save_copy, FollowedCopy(life.other.key, heard.seq, heard.signed, vector))
         recorder.mark("copy", heard.seq)
     if number == ENTRIES // 2:
         recorder.mark("copy", -1)
-        store.drop_copy(life.other.key)
+        insist(store.drop_copy, life.other.key)
     if number % 5 == 0:
         life.known.append(Known(epoch=number).encode())
-        store.save_known(life.known[-1])
+        insist(store.save_known, life.known[-1])
         recorder.mark("known", len(life.known) - 1)
 
 
@@ -266,6 +280,27 @@ def truncations(life: Life, check: Callable[[Left, dict[str, int], bool], str]) 
     return row
 
 
+def refusals(folder: Path, entries: int, step: int = 1) -> Row:
+    """ENOSPC and EIO at each ``step``-th call, once or three times: in the end all is there."""
+    row = Row("refusals")
+    plain = Refusing(0, 0, 0)
+    lived(folder / "plain", entries, plain)
+    for at, number, times in product(range(1, plain.calls + 1, step), (ENOSPC, EIO), (1, 3)):
+        system, place = Refusing(at, number, times), folder / "refused"
+        shutil.rmtree(place, ignore_errors=True)
+        where = f"{errorcode[number]} at call {at}, {times} times"
+        try:
+            life = lived(place, entries, system)
+        except OSError as error:
+            row.note(f"was not written in the end: {error}", where)
+            continue
+        entry, state = entries - 1, (entries - 1) // 3 * 3
+        copy = (entries - 1) // 2 * 2
+        told = {"entry": entry, "state": state, "known": len(life.known) - 1, "copy": copy}
+        row.note(wrong(place, life, told, False) if system.refused else "nothing refused", where)
+    return row
+
+
 def main() -> int:
     """Try all, print, 1 if anything was wrong."""
     parser = argparse.ArgumentParser(
@@ -292,6 +327,7 @@ def main() -> int:
             reorderings(life, check, asked.reorderings, random),
             flips(life, check, asked.flips, random),
             truncations(life, check),
+            refusals(folder, min(asked.entries, 18)),
         ]
     calls = Counter(op.kind for op in life.ops)
     report = {

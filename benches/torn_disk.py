@@ -1,4 +1,4 @@
-"""A disk that loses what was not synced: records what a program writes, makes what a crash leaves.
+"""A disk that loses what was not synced, or refuses: what a program writes, what a crash leaves.
 
 Knows the system calls of tapestry_p2p/daemon/files.py and store.py, no meaning of any byte. What a
 power cut may leave: of each file what was last synced plus any choice of the later sectors of 512
@@ -9,9 +9,10 @@ killed process leaves exactly what it wrote.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -138,6 +139,42 @@ class Recorder:
 
     def _name(self, path: Path) -> str:
         return os.path.relpath(path, self._root)
+
+
+class Refusing:
+    """Stands in for ``os``: from call ``at`` on, ``times`` calls fail with ``errno``.
+
+    A write that is refused has taken half of its bytes.
+    """
+
+    CALLS = frozenset({"open", "write", "fsync", "ftruncate", "replace", "unlink"})
+
+    def __init__(self, at: int, errno: int, times: int) -> None:
+        self._errno, self._first, self._end = errno, at, at + times
+        self.calls = 0
+        self.refused = 0
+
+    def __getattr__(self, name: str) -> Any:
+        real = getattr(os, name)
+        return partial(self._call, name, real) if name in self.CALLS else real
+
+    def _call(self, name: str, real: Callable[..., Any], *words: Any, **more: Any) -> Any:
+        self.calls += 1
+        if not self._first <= self.calls < self._end:
+            return real(*words, **more)
+        if name == "write":
+            real(words[0], words[1][: len(words[1]) // 2])
+        self.refused += 1
+        raise OSError(self._errno, os.strerror(self._errno))
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Refuse what the store does meanwhile."""
+        with mock.patch.object(files, "os", self), mock.patch.object(store, "os", self):
+            yield
+
+    def mark(self, label: str, value: int) -> None:
+        """What is safe is not of interest here: in the end all must be."""
 
 
 @dataclass

@@ -214,10 +214,10 @@ class Store:
 
     def _rewrite(self, entries: list[LoggedEntry]) -> None:
         data = b"".join(map(_record, entries))
-        write_file(self._log_path, data)
-        if self._log is not None:
+        if self._log is not None:  # before: should a sync be refused the new file is there already
             os.close(self._log)
-            self._log = None
+        self._log = self._end = None
+        write_file(self._log_path, data)
         self._end, self._logged, self._damaged = len(data), len(entries), False
 
     def _read_log(self) -> list[LoggedEntry]:

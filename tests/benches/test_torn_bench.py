@@ -53,3 +53,10 @@ def test_a_store_with_one_generation_is_found_to_lose_all(
 
     monkeypatch.setattr(Pair, "save", over_the_newest)
     assert any(row.wrong for row in tried(tmp_path, 120))
+
+
+def test_a_disk_that_refuses_a_call_loses_nothing(tmp_path: Path) -> None:
+    with torn.unsynced():
+        row = torn.refusals(tmp_path, 18, step=8)
+    assert row.tried > 80
+    assert not row.wrong, row.first

@@ -1,5 +1,6 @@
 """The state directory: an entry that was shown is never lost unseen, and no seq is signed twice."""
 
+import contextlib
 import errno
 import os
 import subprocess
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 from daemon_kit import Author, key, same, vector
 
+from tapestry_p2p.daemon import files
 from tapestry_p2p.daemon import store as module
 from tapestry_p2p.daemon.files import Mark
 from tapestry_p2p.daemon.store import FollowedCopy, LoggedEntry, OwnState, Store
@@ -430,3 +432,27 @@ def test_what_the_protocol_knew_comes_back(opened: Callable[[], Store]) -> None:
     assert store.load_known() == b"heads"
     store.save_known(b"more heads")
     assert opened().load_known() == b"more heads"
+
+
+def test_a_log_whose_compaction_is_refused_at_the_end_is_gone_on_with(
+    opened: Callable[[], Store], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = opened()
+    made = entries(4 * RING + 3)
+    sync, refused = files.sync_directory, 0
+
+    def refuse(path: Path) -> None:
+        nonlocal refused
+        sync(path)
+        if store._logged > 4 * RING:
+            refused += 1
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(files, "sync_directory", refuse)
+    for entry in made:
+        store.append_entry(entry)
+        if entry.seq % 3 == 0:
+            with contextlib.suppress(OSError):
+                save(store, entry.seq)
+    assert refused
+    assert loaded_entries(opened())[-1] == made[-1]
