@@ -1,7 +1,7 @@
 """Restored backups, cloned disks, real forkers: who is proved a forker, how soon, in simulation.
 
     python benches/forks.py [--rounds 1000000] [--restores 1000] [--clones 100] [--forkers 100]
-                            [--seed 0] [--pieces FILE] [--json]
+                            [--seed 0] [--minutes M] [--pieces FILE] [--json]
 
 Small worlds of the production protocol, one seed each, with a stand-in signer. A member's disk goes
 back in time in one of five ways while everybody publishes; every entry that an honest key ever
@@ -14,6 +14,7 @@ resumes. --pieces keeps what is done, and goes on from there.
 
 import argparse
 import json
+import math
 import sys
 import time
 from collections import Counter
@@ -54,14 +55,20 @@ WORLDS: dict[str, Callable[..., dict[str, Any]]] = {
 
 def jobs(
     rounds: int, count: int, clones: int, forkers: int, seed: int
-) -> Iterable[tuple[str, tuple[int, ...]]]:
-    """The worlds to run: a name of WORLDS and its arguments."""
+) -> list[tuple[str, tuple[int, ...]]]:
+    """The worlds to run: a name of WORLDS and its arguments; kinds mixed."""
     worlds = max(1, -(-count // RESTORES_EACH))
-    for n in range(worlds):
-        share = count // worlds + (n < count % worlds)
-        yield "restores", (seed + n, rounds // worlds + (n < rounds % worlds), share)
-    yield from (("clone", (seed + n,)) for n in range(clones))
-    yield from (("forker", (seed + n,)) for n in range(forkers))
+    places: list[tuple[float, str, tuple[int, ...]]] = [
+        (n / worlds, "restores", (seed + n, _share(rounds, worlds, n), _share(count, worlds, n)))
+        for n in range(worlds)
+    ]
+    places += [(n / clones, "clone", (seed + n,)) for n in range(clones)]
+    places += [(n / forkers, "forker", (seed + n,)) for n in range(forkers)]
+    return [(name, arguments) for _, name, arguments in sorted(places)]
+
+
+def _share(whole: int, parts: int, n: int) -> int:
+    return whole // parts + (n < whole % parts)
 
 
 class Pieces:
@@ -74,29 +81,30 @@ class Pieces:
             rows = [json.loads(line) for line in path.read_text().splitlines()]
             self.done = {row["job"]: row["found"] for row in rows}
 
-    def run(self, name: str, arguments: tuple[int, ...]) -> tuple[dict[str, Any], bool]:
-        """The result of a world, computed unless it was before; whether it was."""
+    def run(self, name: str, arguments: tuple[int, ...], may: bool) -> dict[str, Any] | None:
+        """The result of a world; computed, unless it was before, if it still may be."""
         job = json.dumps([name, *arguments])
-        if job in self.done:
-            return self.done[job], True
+        if job in self.done or not may:
+            return self.done.get(job)
         self.done[job] = found = WORLDS[name](*arguments)
+        print(f"{name} {arguments}: {found}", file=sys.stderr, flush=True)
         if self._path is not None:
             with self._path.open("a") as file:
                 file.write(json.dumps({"job": job, "found": found}) + "\n")
-        return found, False
+        return found
 
 
 def report(
-    rounds: int, count: int, clones: int, forkers: int, seed: int, path: Path | None = None
-) -> dict[str, Any]:
-    """Run everything; figures, and what did not hold."""
+    rounds: int, count: int, clones: int, forkers: int, seed: int,
+    path: Path | None = None, minutes: float = math.inf,
+) -> dict[str, Any]:  # fmt: skip
+    """Run everything, or what the time allows; figures, and what did not hold."""
     pieces, found = Pieces(path), dict[str, list[dict[str, Any]]]()
-    started = time.process_time()
+    started, end = time.process_time(), time.monotonic() + 60 * minutes
     for name, arguments in jobs(rounds, count, clones, forkers, seed):
-        result, old = pieces.run(name, arguments)
-        found.setdefault(name, []).append(result)
-        if not old:
-            print(f"{name} {arguments}: {result}", file=sys.stderr, flush=True)
+        result = pieces.run(name, arguments, may=time.monotonic() < end)
+        if result is not None:
+            found.setdefault(name, []).append(result)
     worlds, twins = found.get("restores", []), found.get("clone", [])
     forks = found.get("forker", [])
     kinds: Counter[str] = sum((Counter(world["kinds"]) for world in worlds), Counter())
@@ -173,14 +181,16 @@ def main() -> int:
     parser.add_argument("--clones", type=int, default=100, help="worlds with a live clone")
     parser.add_argument("--forkers", type=int, default=100, help="worlds with a forker")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--minutes", type=float, default=math.inf, help="begin no world after")
     parser.add_argument("--pieces", type=Path, help="keep results here, and go on from them")
     parser.add_argument("--json", action="store_true")
     asked = parser.parse_args()
     said = f"seed {asked.seed}: {asked.rounds} rounds, {asked.restores} restores"
     print(f"{said}, {asked.clones} clones, {asked.forkers} forkers", file=sys.stderr, flush=True)
     found = report(
-        asked.rounds, asked.restores, asked.clones, asked.forkers, asked.seed, asked.pieces
-    )
+        asked.rounds, asked.restores, asked.clones, asked.forkers, asked.seed, asked.pieces,
+        asked.minutes,
+    )  # fmt: skip
     print(json.dumps(found) if asked.json else table(found))
     return 0 if all(holds for *_, holds in rows(found)) else 1
 
