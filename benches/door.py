@@ -364,7 +364,7 @@ async def stopped(size: Size) -> list[Row]:
             for other in (frozen, third):
                 nursery.start_soon(drain, other.process)
             nursery.start_soon(watch.run)
-            await watch.until(lambda: watch.draws(frozen.id) and watch.draws(third.id))
+            await watch.until(lambda: {frozen.id, third.id} <= set(watch.got))
             before = await watch.rate(size.stop_s / 4)
             frozen.process.send_signal(signal.SIGSTOP)
             at = trio.current_time()
@@ -374,8 +374,8 @@ async def stopped(size: Size) -> list[Row]:
             worst, slowest = max(watch.waits), watch.slowest
             frozen.process.send_signal(signal.SIGCONT)
             at = trio.current_time()
-            watch.got.pop(frozen.id, None)
-            await watch.until(lambda: frozen.id in watch.peers and watch.draws(frozen.id), 120)
+            drawn = watch.got[frozen.id]
+            await watch.until(lambda: watch.got[frozen.id] > drawn, 2 * RETURN_S)
             returned = trio.current_time() - at
             nursery.cancel_scope.cancel()
     waits = sorted(watch.waits)
@@ -405,6 +405,7 @@ class Watch:
         self.got: dict[str, int] = {}
         self.waits: list[float] = []
         self.slowest = 0.0
+        self._told = 0
 
     async def run(self) -> None:
         """Listens until cancelled."""
@@ -413,6 +414,7 @@ class Watch:
             while True:
                 told = await heard(self._door.process)
                 self.got.update(told["got"])
+                self._told += 1
                 self.waits += told["waits"].get(self._third, [])
 
     async def _ask(self) -> None:
@@ -421,10 +423,6 @@ class Watch:
             self.peers = await connected(self._door)
             self.slowest = max(self.slowest, time.monotonic() - began)
             await trio.sleep(LOOK_S / 2)
-
-    def draws(self, peer: str) -> bool:
-        """Whether bytes of a peer came."""
-        return self.got.get(peer, 0) > 0
 
     async def until(self, condition: Callable[[], bool], seconds: float = 60.0) -> None:
         """Wait for it; RuntimeError if it does not come in time."""
@@ -435,10 +433,17 @@ class Watch:
             raise RuntimeError(f"waited {seconds:.0f} s in vain")
 
     async def rate(self, seconds: float) -> float:
-        """Bytes per second from the third, over about so long."""
-        first, began = self.got[self._third], trio.current_time()
+        """Bytes per second from the third, from one report to another, about so far apart."""
+        first = await self._report()
         await trio.sleep(seconds)
-        return (self.got[self._third] - first) / (trio.current_time() - began)
+        last = await self._report()
+        return (last[1] - first[1]) / (last[0] - first[0])
+
+    async def _report(self) -> tuple[float, int]:
+        """When the next report came, and what the third had given by then."""
+        told = self._told
+        await self.until(lambda: self._told > told)
+        return trio.current_time(), self.got[self._third]
 
 
 CASES: dict[str, Callable[[Size], Awaitable[list[Row]]]] = {

@@ -15,6 +15,7 @@ SOCKETS_MAX = 32 + HONEST_LINKS + 1  # strangers, members, one that is just bein
 VERIFIES_MAX = 8  # per peer and ten minutes
 BLAMES_MAX = 8  # per peer and ten minutes: after that it is barred
 MEMBERS_MAX = 256
+OWN_ROWS = 4 * 3  # a link, a member and a stream for each of the four identities that it uses
 
 
 @dataclass
@@ -82,7 +83,7 @@ BARRED = Figure(
 FORKED = Figure("nodes without a proof of it", _without_proof, 0)
 LINKS = Figure("links of the honest that it cost", _links_lost, 0)
 MIXED = Figure("its copies in a mix", _mixed, 0)
-NEW_ROWS = Figure("table rows more than before", _grown(_rows), 3)
+NEW_ROWS = Figure("table rows more than before", _grown(_rows), OWN_ROWS)
 
 FIGURES: dict[str, Figure] = {
     "plaintext_impostor": Figure("offers that were accepted", _did("accepted"), 0),

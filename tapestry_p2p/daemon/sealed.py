@@ -19,6 +19,8 @@ MESSAGE_BYTES_MAX = 65_535
 TAG_BYTES = 16
 PLAIN_BYTES_MAX = MESSAGE_BYTES_MAX - TAG_BYTES
 BATCH_MESSAGES = 4  # sealed and sent, or received and opened, at once
+BATCH_BYTES = BATCH_MESSAGES * (2 + MESSAGE_BYTES_MAX)
+SMALL_BYTES = 4_096  # of a buffer, until somebody has more to say than small talk
 
 
 class SealError(Exception):
@@ -31,18 +33,30 @@ class Sealer:
     def __init__(self, key: bytes) -> None:
         self._cipher = ChaCha20Poly1305(key)
         self._counter = 0
-        self._buffer = bytearray(BATCH_MESSAGES * (2 + MESSAGE_BYTES_MAX))
+        self.forget()
+
+    def forget(self) -> None:
+        """Begin again with a small buffer; what was not sent is gone."""
+        self._buffer = bytearray(SMALL_BYTES)
         self._view = memoryview(self._buffer)
         self._used = 0
 
     @property
+    def held(self) -> int:
+        """Bytes of its buffer."""
+        return len(self._buffer)
+
+    @property
     def messages_left(self) -> int:
         """How many more messages of full size fit into this batch."""
-        return (len(self._buffer) - self._used) // (2 + MESSAGE_BYTES_MAX)
+        return (BATCH_BYTES - self._used) // (2 + MESSAGE_BYTES_MAX)
 
     def add(self, plain: memoryview) -> None:
         """Seal one message of at most ``PLAIN_BYTES_MAX`` bytes into the batch."""
         at, size = self._used, len(plain) + TAG_BYTES
+        if at + 2 + size > len(self._buffer):
+            self._buffer = _larger(self._view[:at])
+            self._view = memoryview(self._buffer)
         struct.pack_into("!H", self._buffer, at, size)
         nonce = struct.pack("<IQ", 0, self._counter)
         self._cipher.encrypt_into(nonce, plain, None, self._view[at + 2 : at + 2 + size])
@@ -56,15 +70,31 @@ class Sealer:
         return whole
 
 
+def _larger(begun: memoryview) -> bytearray:
+    """A buffer for a whole batch that begins with these bytes."""
+    buffer = bytearray(BATCH_BYTES)
+    buffer[: len(begun)] = begun
+    return buffer
+
+
 class Opener:
     """Opens sealed messages out of a buffer that ``receive`` fills."""
 
     def __init__(self, key: bytes) -> None:
         self._cipher = ChaCha20Poly1305(key)
         self._counter = 0
-        self._buffer = bytearray(BATCH_MESSAGES * (2 + MESSAGE_BYTES_MAX))
+        self.forget()
+
+    def forget(self) -> None:
+        """Begin again with a small buffer; what was not opened is gone."""
+        self._buffer = bytearray(SMALL_BYTES)
         self._view = memoryview(self._buffer)
         self._start = self._end = 0
+
+    @property
+    def held(self) -> int:
+        """Bytes of its buffer."""
+        return len(self._buffer)
 
     def room(self) -> memoryview:
         """Where the next bytes go; never empty once ``opened`` has taken what is whole."""
@@ -72,6 +102,9 @@ class Opener:
             rest = self._end - self._start
             self._buffer[:rest] = bytes(self._view[self._start : self._end])
             self._start, self._end = 0, rest
+        if self._end == len(self._buffer):
+            self._buffer = _larger(self._view)
+            self._view = memoryview(self._buffer)
         return self._view[self._end :]
 
     def filled(self, size: int) -> None:
@@ -118,6 +151,16 @@ class SealedSocket:
         self._sealer, self._opener = Sealer(send_key), Opener(receive_key)
         self._sent, self._received = sent, received
         self._tap = tap
+
+    @property
+    def held(self) -> int:
+        """Bytes of both buffers."""
+        return self._sealer.held + self._opener.held
+
+    def forget(self) -> None:
+        """Let the large buffers go; nothing is sealed or received any more."""
+        self._sealer.forget()
+        self._opener.forget()
 
     @property
     def messages_left(self) -> int:

@@ -20,7 +20,7 @@ from enum import IntEnum, IntFlag
 
 import trio
 
-from tapestry_p2p.daemon.sealed import PLAIN_BYTES_MAX, SealedSocket, SealError
+from tapestry_p2p.daemon.sealed import PLAIN_BYTES_MAX, SMALL_BYTES, SealedSocket, SealError
 
 HEADER = struct.Struct("!BBHII")  # version, type, flags, stream, length
 WINDOW_BYTES = 262_144  # that every stream begins with
@@ -238,7 +238,7 @@ class Mux:
         self._last_flags = 0
         self._begun = begun
         self._batch_bytes = BATCH_BYTES_MAX
-        self._scratch = bytearray(PLAIN_BYTES_MAX)
+        self._scratch = bytearray(SMALL_BYTES)
         self.broken = ""
 
     # -- for the connection
@@ -255,6 +255,7 @@ class Mux:
                 stream.break_off(self.broken)
             self.streams.clear()
             self._coming.unpark_all()
+            self.socket.forget()
 
     async def _ends_with(
         self, scope: trio.CancelScope, loop: Callable[[], Awaitable[None]]
@@ -331,10 +332,12 @@ class Mux:
         """Seal the next messages; their plain bytes."""
         total = 0
         while total < self._batch_bytes and self.socket.messages_left:
-            size = self._fill_message(min(PLAIN_BYTES_MAX, max(1024, self._batch_bytes - total)))
+            size = self._fill_message(min(len(self._scratch), max(1024, self._batch_bytes - total)))
             if not size:
                 break
             self.socket.seal(memoryview(self._scratch)[:size])
+            if 2 * size > len(self._scratch):  # much to say: idle connections stay small
+                self._scratch = bytearray(PLAIN_BYTES_MAX)
             total += size
         return total
 

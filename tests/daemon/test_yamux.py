@@ -11,7 +11,12 @@ from daemon_kit import in_trio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tapestry_p2p.daemon.sealed import PLAIN_BYTES_MAX, SealedSocket
+from tapestry_p2p.daemon.sealed import (
+    BATCH_BYTES,
+    PLAIN_BYTES_MAX,
+    SMALL_BYTES,
+    SealedSocket,
+)
 from tapestry_p2p.daemon.yamux import (
     HEADER,
     INBOUND_STREAMS_MAX,
@@ -277,6 +282,22 @@ async def test_a_peer_makes_us_hold_no_more_than_its_windows() -> None:
             await broken(mux)
         held = len(stream._inbox)
         assert held <= 2
+
+
+@in_trio
+async def test_an_idle_connection_holds_little_and_a_dead_one_no_more() -> None:
+    async with pair() as (one, other):
+        ours = await one.open_stream()
+        theirs = await other.accept_stream()
+        for _ in range(50):
+            await ours.write(bytes(100))
+            await theirs.read_exactly(100)
+        assert one.socket.held + other.socket.held == 4 * SMALL_BYTES
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ours.write, bytes(1 << 20))
+            await theirs.read_exactly(1 << 20)
+        assert one.socket.held >= BATCH_BYTES <= other.socket.held
+    assert one.socket.held + other.socket.held == 4 * SMALL_BYTES
 
 
 @in_trio
