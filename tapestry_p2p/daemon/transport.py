@@ -552,6 +552,10 @@ class Transport:
         Waits for nothing: whatever is registered has the task that will end it.
         """
         assert self._nursery is not None
+        if self._nursery.cancel_scope.cancel_called:  # a dial may succeed while we end
+            new.raw.cut()
+            new.closed.set()
+            return
         old = self.connections.get(new.peer)
         if old is not None:
             crossed = old.dialled != new.dialled

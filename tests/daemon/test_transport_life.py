@@ -102,3 +102,13 @@ async def test_whoever_takes_an_answer_byte_by_byte_is_cut(monkeypatch: pytest.M
         connection = ours.connections[theirs.own]
         with pytest.raises(TransportError, match="progress"):
             await connection._serve(cast(Stream, Trickle()), b"x")
+
+
+@in_trio
+async def test_a_dial_that_succeeds_while_we_end_leaves_nothing() -> None:
+    async with transport(Noted()) as theirs:
+        async with transport(Noted()) as ours:
+            connection = await ours.handshake(theirs.own, theirs.addresses[0])
+        ours._take(connection)
+        assert connection.closed.is_set()
+        assert not ours.connections
