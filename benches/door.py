@@ -30,6 +30,7 @@ import trio
 
 from benches.door_member import Nobody, manifest, seed_of
 from benches.door_offers import answers, forge
+from benches.hostile import yield_processor
 from tapestry_p2p.daemon.address import Address
 from tapestry_p2p.daemon.ask import ask
 from tapestry_p2p.daemon.transport import (
@@ -97,6 +98,8 @@ def child(*words: str, namespace: str = "", nice: int = 0) -> Iterator["subproce
     process = subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
     )
+    if nice:
+        yield_processor(process.pid)
     try:
         yield process
     finally:
