@@ -10,7 +10,7 @@ longer), and the same learning rates: one cosine, whose peak was chosen for DiLo
 --tables methods      one central model, DiLoCo, D-PSGD, NoLoCo, GASLoC, SparseLoCo, Loom a codec
 --tables conditions   Loom with 2 bits: late copies, missed rounds, speeds, late joiners, attackers
 --tables views        how copies are compared: current, applied_pull, naive (the control)
---tables knobs        eta, gamma, mu, rho under all conditions
+--tables knobs        eta, gamma, mu, rho under the harder conditions
 --tables few          the same where six members share two languages, as in `tapestry demo`
 --tables digits       handwritten digits, shared out among 16
 --tables endless      training without an end against a cosine that knows it
