@@ -213,6 +213,19 @@ class Mixing(Section, frozen=True, kw_only=True):
     rho: Annotated[
         float, Meta(ge=0, lt=1, description="Smoothing of that momentum. More: calmer, slower.")
     ] = 0.6
+    eta: (
+        Annotated[
+            float,
+            Meta(
+                gt=0,
+                le=4,
+                description="Outer rate: members publish x + eta times what training did. More:"
+                " the shared model moves faster, members stand farther apart; helps many members"
+                " with unlike data (docs/loom.md), with mu 0. Not given: 1.",
+            ),
+        ]
+        | UnsetType
+    ) = UNSET
     probation_rounds: (
         Annotated[
             int,
@@ -261,6 +274,11 @@ class Mixing(Section, frozen=True, kw_only=True):
             return self.k
         enough = (k for k in range(16, LINKS_MAX) if carried(k, self.f) > 4 * self.f)
         return next(enough, LINKS_MAX)
+
+    @property
+    def outer_rate(self) -> float:
+        """The outer rate in force."""
+        return 1.0 if isinstance(self.eta, UnsetType) else self.eta
 
     @property
     def probation(self) -> int:

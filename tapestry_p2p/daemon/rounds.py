@@ -185,6 +185,7 @@ class Rounds:
         return LoomSettings(
             rule=mixing.rule,
             f=mixing.f,
+            eta=mixing.outer_rate,
             gamma=mixing.gamma,
             mu=mixing.mu,
             rho=mixing.rho,

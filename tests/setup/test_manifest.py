@@ -66,6 +66,7 @@ def test_every_key_changes_the_id() -> None:
         "hash": "cd" * 32, "parameters": 70001, "seed": 2, "root": "cd" * 32,
         "members": ["12D3KooWD3eckifWpRn9wQpMG9R9hX3sD158z7EqHWmweQAJU5SA"],
         "codec": "int8", "ring": 17, "ttl": 15, "keyframe_every": 65, "rule": "mean", "f": 1,
+        "eta": 2.0,
         "all_to_all_max": 16, "k": 17, "gamma": 0.4, "mu": 0.5, "rho": 0.5, "view": "applied_pull",
         "probation_rounds": 100, "inner_steps": 51, "schedule_steps": 21, "chunk_bytes_max": 131072,
         "entry_bytes_max": 1 << 25, "entries_per_minute_max": 601, "norm_max": 2e6,
