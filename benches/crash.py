@@ -310,6 +310,7 @@ def crashed(folder: Path, kills: int, seed: int) -> dict[str, Any]:
         for victim in victims:
             if victim.member.process is not None:
                 victim.kill()
+                victim.member.let_go()
     return judged(victims, tally, disagreement, statuses, time.monotonic() - began)
 
 

@@ -19,7 +19,8 @@ from tapestry_p2p.gossip.protocol import Protocol
 log = logging.getLogger("tapestry.node")
 
 ASK_DEADLINE_S = 10.0  # a restarted node waits so long for somebody to show it its own head
-SETTLE_S = 0.5  # and so long for others, once one has answered
+SETTLE_S = 0.5  # and at least so long for others, once one has answered
+OTHERS_S = 3.0  # and so long for all of them: without, it has to resume
 
 
 class SilencedError(Exception):
@@ -78,6 +79,9 @@ class OwnVoice:
                 with trio.move_on_after(math.inf if self.rolled_back else ASK_DEADLINE_S):
                     await self.greeted.wait()
                     await trio.sleep(SETTLE_S)
+                    with trio.move_on_after(OTHERS_S):
+                        while not self.protocol.has_heard_all():
+                            await trio.sleep(SETTLE_S)
             while not await self._has_spoken():
                 await trio.sleep(SETTLE_S)
         finally:

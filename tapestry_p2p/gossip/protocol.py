@@ -153,9 +153,9 @@ class Protocol:
         self._exchange.announce(signed, profile)
 
     def _on_unmute(self, event: ev.Unmute) -> None:
-        self._state.own.hear(Cue.UNMUTED if self._has_heard_all() else Cue.DOUBTED)
+        self._state.own.hear(Cue.UNMUTED if self.has_heard_all() else Cue.DOUBTED)
 
-    def _has_heard_all(self) -> bool:
+    def has_heard_all(self) -> bool:
         """Whether everybody whose copy we keep (or, keeping none, whom we know) is here."""
         known = {*self.members(), *dict(self.settings.bootstrap)} - {self.public_key}
         return all(map(self._state.links.is_greeted, self.followed() or known))
