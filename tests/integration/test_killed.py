@@ -214,7 +214,10 @@ def test_whoever_was_killed_went_on_as_itself(seen: Seen) -> None:
         assert len({header.incarnation for header in headers}) <= 2, name
         assert len({header.seq for header in headers}) == len(headers), name
         rounds = {header.round for header in headers if header.kind == DIFFERENCE}
-        assert rounds == set(range(1, ROUNDS + 1)), name
+        kept_back = set(range(1, ROUNDS + 1)) - rounds  # while it was mute; the next one holds it
+        assert rounds <= set(range(1, ROUNDS + 1)), name
+        assert len(kept_back) <= 2, (name, kept_back)
+        assert ROUNDS in rounds, name
 
 
 def test_nothing_is_left_behind(seen: Seen) -> None:
