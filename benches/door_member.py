@@ -29,6 +29,7 @@ from tapestry_p2p.daemon.copies import copy_root
 from tapestry_p2p.daemon.manifest import Genesis, Manifest, Network, Schema, Task
 from tapestry_p2p.daemon.node import Node, NodeOptions
 from tapestry_p2p.daemon.recovery import recover
+from tapestry_p2p.daemon.silent import Silent
 from tapestry_p2p.daemon.status import Control
 from tapestry_p2p.daemon.store import Store
 from tapestry_p2p.daemon.transport import Connection, Transport, TransportError
@@ -157,21 +158,11 @@ class Bulk:
 # ---- those who knock -----------------------------------------------------------------------------
 
 
-class Nobody:
-    """Handlers of a transport that only connects."""
-
-    async def connected(self, peer: bytes, address: str) -> None: ...
-    async def disconnected(self, peer: bytes) -> None: ...
-    async def message(self, peer: bytes, channel: str, data: bytes) -> None: ...
-    async def serve(self, peer: bytes, request: bytes) -> tuple[bytes, bytes]:
-        return b"", b""
-
-
 async def reconnect(target: str, count: int) -> None:
     """One identity that connects and leaves, ``count`` times."""
     address = parse_address(target)
     peer = public_key_of(address.peer_id)
-    knocker = Transport(seed_of(200), Nobody())
+    knocker = Transport(seed_of(200), Silent())
     tally: Counter[str] = Counter()
     async with trio.open_nursery() as nursery:
         await nursery.start(knocker.serve)

@@ -66,7 +66,7 @@ def forge(port: int, server: bytes, victim: bytes) -> list[Callable[[], Awaitabl
         async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
             own = create_new_key_pair(LIAR).private_key
             assert isinstance(own, Ed25519PrivateKey)
-            talk = await secured(stream, KeyPair(_Liar(own.impl, claimed), claimed), server)
+            talk = await secured(stream, KeyPair(Liar(own.impl, claimed), claimed), server)
             await talk.write(MULTISTREAM)
             await talk.write("/yamux/1.0.0")
             await trio.sleep(1)
@@ -74,7 +74,7 @@ def forge(port: int, server: bytes, victim: bytes) -> list[Callable[[], Awaitabl
     return [in_plaintext, in_noise]
 
 
-class _Liar(Ed25519PrivateKey):
+class Liar(Ed25519PrivateKey):
     """Signs with its own key and names another's."""
 
     def __init__(self, impl: Any, claimed: PublicKey) -> None:

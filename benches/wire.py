@@ -40,6 +40,7 @@ from libp2p.stream_muxer.yamux.yamux import Yamux
 from tapestry_p2p.daemon import guard
 from tapestry_p2p.daemon.address import Address
 from tapestry_p2p.daemon.sealed import SealedSocket
+from tapestry_p2p.daemon.silent import Silent
 from tapestry_p2p.daemon.transport import (
     FETCH_WINDOW_BYTES,
     NOT_SENT_BYTES,
@@ -208,21 +209,11 @@ async def drain(stream: Any, count: Count) -> None:
         count.came(len(data))
 
 
-class Quiet:
-    """Handlers of a transport that nobody talks to."""
-
-    async def connected(self, peer: bytes, address: str) -> None: ...
-    async def disconnected(self, peer: bytes) -> None: ...
-    async def message(self, peer: bytes, channel: str, data: bytes) -> None: ...
-    async def serve(self, peer: bytes, request: bytes) -> tuple[bytes, bytes]:
-        return b"", b""
-
-
 async def dial_often(port: int, own: str, count: int) -> None:
     """``count`` identities that connect and say nothing but pings."""
     async with trio.open_nursery() as nursery:
         for _ in range(count):
-            transport = Transport(os.urandom(32), Quiet())
+            transport = Transport(os.urandom(32), Silent())
             await nursery.start(transport.serve)
             address = [Address("ip4", "127.0.0.1", port)]
             assert await transport.dial(bytes.fromhex(own), address)
@@ -308,7 +299,7 @@ async def answered(stream: Stream) -> float:
 
 async def idle(seconds: float, count: int) -> dict[str, float]:
     """What ``count`` connections cost that only ping."""
-    ours = Transport(SEEDS[0], Quiet())
+    ours = Transport(SEEDS[0], Silent())
     await ours.listen([Address("ip4", "127.0.0.1", 0)])
     async with trio.open_nursery() as nursery:
         await nursery.start(ours.serve)

@@ -9,6 +9,7 @@ import os
 import trio
 
 from tapestry_p2p.daemon.address import Address
+from tapestry_p2p.daemon.silent import Silent
 from tapestry_p2p.daemon.transport import Transport
 from tapestry_p2p.errors import TEMPORARY, TapestryError
 from tapestry_p2p.gossip.canonical import Malformed
@@ -30,15 +31,12 @@ DEADLINE_S = 20.0  # for each address
 ASK_EVERY_S = 0.5
 
 
-class _Guest:
+class _Guest(Silent):
     """Listens for one entry to be shown back."""
 
     def __init__(self, signed: SignedHeader) -> None:
         self._signed = signed
         self.held = trio.Event()  # a member holds it
-
-    async def connected(self, peer: bytes, address: str) -> None: ...
-    async def disconnected(self, peer: bytes) -> None: ...
 
     async def message(self, peer: bytes, channel: str, data: bytes) -> None:
         if channel != SYNC:
@@ -49,9 +47,6 @@ class _Guest:
             return
         if isinstance(said, Heads) and self._signed in said.heads:
             self.held.set()
-
-    async def serve(self, peer: bytes, request: bytes) -> tuple[bytes, bytes]:
-        return b"", b""
 
 
 def give(signed: SignedHeader, addresses: tuple[Address, ...]) -> list[str]:

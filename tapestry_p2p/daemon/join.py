@@ -11,6 +11,7 @@ import trio
 from tapestry_p2p.daemon.address import Address
 from tapestry_p2p.daemon.invite import Invite
 from tapestry_p2p.daemon.manifest import parse_manifest
+from tapestry_p2p.daemon.silent import Silent
 from tapestry_p2p.daemon.transport import Transport, TransportError
 from tapestry_p2p.errors import REFUSED, TEMPORARY, TapestryError
 from tapestry_p2p.gossip.canonical import Malformed
@@ -19,17 +20,6 @@ from tapestry_p2p.gossip.identity import public_key_of
 
 MANIFEST_BYTES_MAX = 256 * 1024
 DEADLINE_S = 20.0
-
-
-class _Silent:
-    """A guest: takes nothing in and serves nothing."""
-
-    async def connected(self, peer: bytes, address: str) -> None: ...
-    async def disconnected(self, peer: bytes) -> None: ...
-    async def message(self, peer: bytes, channel: str, data: bytes) -> None: ...
-
-    async def serve(self, peer: bytes, request: bytes) -> tuple[bytes, bytes]:
-        return b"", b""
 
 
 def fetch_manifest(invite: Invite) -> bytes:
@@ -43,7 +33,7 @@ def fetch_manifest(invite: Invite) -> bytes:
 
 
 async def _fetch(invite: Invite) -> bytes:
-    transport = Transport(os.urandom(32), _Silent())
+    transport = Transport(os.urandom(32), Silent())
     wrong = False
     async with trio.open_nursery() as nursery:
         await nursery.start(transport.serve)

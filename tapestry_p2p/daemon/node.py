@@ -367,10 +367,10 @@ class Node:
             payload = self.rounds.payload if signed.header.kind == DIFFERENCE else effect.payload
             entry = LoggedEntry(effect.seq, effect.data, payload)
             await self.disk.write(functools.partial(self.store.append_entry, entry))
-            left = left_by(effect.data, payload)
-            await self.disk.write(functools.partial(self.audit.append, left, time.time()))
             if self.tap is not None:
                 self.tap.signed(effect.data)
+            left = left_by(effect.data, payload)
+            await self.disk.write(functools.partial(self.audit.append, left, time.time()))
             self.entries_published += 1
             if signed.header.kind == DIFFERENCE:
                 self.entry_bytes += len(effect.data) + len(payload)

@@ -267,20 +267,18 @@ class Trainer:
         self.log_path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with open(self.log_path, "ab", opener=_private) as errors:
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-            with theirs:
+            with theirs, contextlib.ExitStack() as unless_started:
+                unless_started.enter_context(ours)
                 ours.setblocking(False)
                 command = [sys.executable, "-m", "tapestry_p2p.learn.trainer", "--link-fd"]
-                try:
-                    process = await trio.lowlevel.open_process(
-                        [*command, str(theirs.fileno())],
-                        pass_fds=(theirs.fileno(),),
-                        stdin=subprocess.DEVNULL,
-                        stdout=errors,
-                        stderr=errors,
-                    )
-                except BaseException:
-                    ours.close()
-                    raise
+                process = await trio.lowlevel.open_process(
+                    [*command, str(theirs.fileno())],
+                    pass_fds=(theirs.fileno(),),
+                    stdin=subprocess.DEVNULL,
+                    stdout=errors,
+                    stderr=errors,
+                )
+                unless_started.pop_all()
         return ours, process
 
     async def _serve(self, sock: socket.socket) -> str:

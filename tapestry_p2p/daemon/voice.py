@@ -20,7 +20,7 @@ log = logging.getLogger("tapestry.node")
 
 ASK_DEADLINE_S = 10.0  # a restarted node waits so long for somebody to show it its own head
 SETTLE_S = 0.5  # and at least so long for others, once one has answered
-OTHERS_S = 3.0  # and so long for all of them: without, it has to resume
+OTHERS_S = ASK_DEADLINE_S  # and so long for all of them: without, it has to resume
 
 
 class SilencedError(Exception):

@@ -14,7 +14,7 @@ from tapestry_p2p.daemon import voice
 from tapestry_p2p.daemon.copies import copy_root
 from tapestry_p2p.daemon.node import Node
 from tapestry_p2p.daemon.recovery import Recovered, recover
-from tapestry_p2p.daemon.store import Store
+from tapestry_p2p.daemon.store import FollowedCopy, Store
 from tapestry_p2p.daemon.voice import SilencedError
 from tapestry_p2p.errors import REFUSED, TapestryError
 from tapestry_p2p.gossip import events as ev
@@ -29,7 +29,7 @@ from tapestry_p2p.gossip.header import (
 from tapestry_p2p.gossip.messages import HELLO, Hello, encode_hello
 from tapestry_p2p.mix.loom import Difference
 
-MANIFEST = make_manifest(vector())
+MANIFEST = make_manifest(vector(), probation_rounds=0)  # who is new need not be waited for
 RING = MANIFEST.streams.ring
 PEER = key(200).public_key  # somebody who shows us what it holds
 
@@ -286,3 +286,44 @@ async def test_a_live_clone_ends_the_daemon_with_one_line(store: Store) -> None:
     except* TapestryError as group:
         ended += group.exceptions
     assert [error.exit_code for error in ended if isinstance(error, TapestryError)] == [REFUSED]
+
+
+OTHER = key(201).public_key
+
+
+def followed_by(store: Store, *peers: bytes) -> Recovered:
+    """A killed node's store, with copies of these peers' streams."""
+    past(store)
+    for number, peer in enumerate(peers):
+        author = Author(n=200 + number, network=MANIFEST.network_id).genesis()
+        assert author.key == peer
+        signed = author.signed[-1].encode()
+        store.save_copy(FollowedCopy(peer, 0, signed, author.copy.vector))
+    return recover(store, D, 1e6)
+
+
+async def greets(node: Node, peer: bytes) -> None:
+    now = trio.current_time()
+    await node.act(ev.Connected(peer, now))
+    hello = Hello(MANIFEST.network_id, 1, (), (), False)
+    await node.act(ev.Message(peer, HELLO, encode_hello(hello), now))
+
+
+@in_trio
+@pytest.mark.parametrize("comes", [True, False])
+async def test_one_whom_it_follows_may_come_late_and_only_else_it_resumes(
+    store: Store, monkeypatch: pytest.MonkeyPatch, comes: bool
+) -> None:
+    monkeypatch.setattr(voice, "ASK_DEADLINE_S", 5.0)
+    monkeypatch.setattr(voice, "OTHERS_S", 5.0 if comes else 0.2)
+    found = followed_by(store, PEER, OTHER)
+    async with running(make_node(MANIFEST, store, found=found)) as node:
+        assert {*node.protocol.followed()} == {PEER, OTHER}
+        await greets(node, PEER)
+        node.rounds.greeted.set()
+        await trio.sleep(0.3 if comes else 0.0)
+        assert node.voice.is_silent()
+        if comes:
+            await greets(node, OTHER)
+        await settled(node)
+    assert (RESUME in kinds(store)) is not comes

@@ -3,12 +3,11 @@
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any
 
 import trio
 from daemon_kit import key
 from libp2p.crypto.ed25519 import Ed25519PrivateKey, create_new_key_pair
-from libp2p.crypto.keys import KeyPair, PublicKey
+from libp2p.crypto.keys import KeyPair
 from libp2p.crypto.x25519 import create_new_key_pair as create_noise_key
 from libp2p.io.trio import TrioTCPStream
 from libp2p.network.connection.raw_connection import RawConnection
@@ -16,6 +15,7 @@ from libp2p.peer.id import ID
 from libp2p.protocol_muxer.multiselect_communicator import MultiselectCommunicator
 from libp2p.security.noise.transport import Transport as NoiseTransport
 
+from benches.door_offers import Liar
 from tapestry_p2p.daemon.address import Address
 from tapestry_p2p.daemon.transport import Connection, Transport
 
@@ -136,18 +136,7 @@ def pair(number: int, public: int | None = None) -> KeyPair:
     claimed = create_new_key_pair(bytes([public]) * 32).public_key
     own = made.private_key
     assert isinstance(own, Ed25519PrivateKey)
-    return KeyPair(_Liar(own.impl, claimed), claimed)
-
-
-class _Liar(Ed25519PrivateKey):
-    """Signs with its own key and names another's."""
-
-    def __init__(self, impl: Any, claimed: PublicKey) -> None:
-        super().__init__(impl)
-        self._claimed = claimed
-
-    def get_public_key(self) -> PublicKey:
-        return self._claimed
+    return KeyPair(Liar(own.impl, claimed), claimed)
 
 
 async def secured(stream: trio.SocketStream, keys: KeyPair, server: int) -> MultiselectCommunicator:

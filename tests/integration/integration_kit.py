@@ -17,7 +17,7 @@ from random import Random
 from typing import Any
 
 from tapestry_p2p.daemon.ask import ask
-from tapestry_p2p.daemon.store import Store
+from tapestry_p2p.daemon.store import Store, peek_entries
 from tapestry_p2p.daemon.tap import LENGTH_BYTES, SIGNED
 from tapestry_p2p.data import udhr
 from tapestry_p2p.errors import TapestryError
@@ -51,8 +51,10 @@ def environment(home: Path, **more: str) -> dict[str, str]:
     }
 
 
-def tapestry(home: Path, *words: str, **more: str) -> "subprocess.CompletedProcess[str]":
-    """One command, to its end."""
+def tapestry(
+    home: Path, *words: str, preexec: Callable[[], None] | None = None, **more: str
+) -> "subprocess.CompletedProcess[str]":
+    """One command, to its end; ``preexec`` is called in its process first."""
     return subprocess.run(
         [sys.executable, "-m", "tapestry_p2p", *words],
         env=environment(home, **more),
@@ -61,6 +63,7 @@ def tapestry(home: Path, *words: str, **more: str) -> "subprocess.CompletedProce
         stdin=subprocess.DEVNULL,
         timeout=PATIENCE_S,
         check=False,
+        preexec_fn=preexec,
     )
 
 
@@ -123,7 +126,17 @@ def tap_of(home: Path) -> dict[str, str]:
 
 
 def signed_by(home: Path) -> list[Header]:
-    """Every header that a tapped member ever signed and stored, in order."""
+    """Every header that a tapped member ever signed and stored.
+
+    The tap is written after the store: whoever was killed in between is known by its store alone.
+    """
+    tapped = _tapped(home)
+    hashes = {header.hash for header in tapped}
+    stored = [decode_signed(signed).header for signed in peek_entries(home / "state" / "store")]
+    return [*tapped, *(header for header in stored if header.hash not in hashes)]
+
+
+def _tapped(home: Path) -> list[Header]:
     try:
         data = (home / "tap" / SIGNED).read_bytes()
     except FileNotFoundError:

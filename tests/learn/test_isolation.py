@@ -63,7 +63,7 @@ def test_without_root_or_with_it_the_truth_is_told() -> None:
         assert line == isolation.BY_ROOT
 
 
-@pytest.mark.skipif(os.getuid() != 0, reason="only root can become nobody")
+@pytest.mark.skipif(os.getuid() != 0, reason="the test above runs as an ordinary user already")
 def test_an_ordinary_user_gets_a_user_namespace_or_the_truth() -> None:
     isolated, line, interfaces, reached, _ = _probe("nobody")
     if isolated:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -71,11 +72,11 @@ class Perceptron(nnx.Module):
         return self.out(jax.nn.relu(self.hidden(pictures)))
 
 
-class Pictures:
+class Pictures(ABC):
     """A small model and the pictures it learns from. See `DEFAULTS` for the options.
 
-    A task on top of it gives ``name``, ``pixels``, ``brightest`` (the pixel that counts 1) and
-    `read`.
+    A task on top of it gives ``name``, ``pixels``, ``brightest`` (the pixel that counts 1),
+    `read` and `read_files`.
     """
 
     name = ""
@@ -100,9 +101,9 @@ class Pictures:
         self._refuse_too_few()
         self._judge = jax.jit(self._sums)
 
+    @abstractmethod
     def read(self, data: Data) -> dict[str, Records]:
         """The records of every split. TaskError for data that cannot be read."""
-        raise NotImplementedError
 
     def sharing(self, data: Data) -> Pictures:
         """The same task and compiled functions for another member; held-out records stay equal.
@@ -162,9 +163,9 @@ class Pictures:
         loss, right = np.sum(np.asarray(sums, np.float64), axis=0) / len(records)
         return {"loss": float(loss), "accuracy": float(right)}
 
+    @abstractmethod
     def read_files(self, paths: Sequence[Path]) -> Records:
         """All records of some files. TaskError for files that cannot be read."""
-        raise NotImplementedError
 
     @property
     def card(self) -> str:
