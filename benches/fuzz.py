@@ -6,8 +6,9 @@ The targets and their invariants are in fuzz_targets.py. A frame is a seed (what
 sends) with a few mutations, drawn from --seed. An exception that is not the target's verdict is
 printed with its frame and counted. Prints how many frames each target took, frames per second of
 CPU time (so a busy machine tells the same), the slowest frame and how much the process grew. Exit
-code 1 if a bound is missed. --keep writes the first frame for every new verdict: so tests/corpus
-was made, which every test run throws again.
+code 1 if a bound is missed; with --json, which lists those, only if an exception was uncaught.
+--keep writes the first frame for every new verdict: so tests/corpus was made, which every test run
+throws again.
 """
 
 import argparse
@@ -18,6 +19,7 @@ import re
 import resource
 import sys
 import time
+import traceback
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -93,12 +95,13 @@ class Keeper:
 
 
 def throw(target: Target, data: bytes) -> str:
-    """What becomes of a frame: "taken", the verdict, or "" for what no target may raise."""
+    """What becomes of a frame: "taken", the verdict, or "" for what no target may raise (told)."""
     try:
         target.take(data)
     except target.verdict as verdict:
         return str(verdict) or "refused"
     except Exception:
+        traceback.print_exc()
         return ""
     return "taken"
 

@@ -170,6 +170,11 @@ def playing(field: Field, name: str) -> Iterator[dict[str, int]]:
         process.communicate()
 
 
+def played(did: dict[str, int]) -> bool:
+    """Whether the program did something, and told us what: who did nothing endangers nobody."""
+    return "unfinished" not in did and any(did.values())
+
+
 def attack(field: Field, name: str, seconds: float, calm: Watch) -> tuple[dict[str, Any], Watch]:
     """The row of one program, and the calm after it; ``calm``: that before it."""
     before = field.statuses()
@@ -192,7 +197,10 @@ def attack(field: Field, name: str, seconds: float, calm: Watch) -> tuple[dict[s
         "what": figure.what,
         "figure": found,
         "bound": figure.bound,
-        "reached": share >= RATE_MIN and grown <= GROWTH_MB_MAX and found <= figure.bound,
+        "reached": share >= RATE_MIN
+        and grown <= GROWTH_MB_MAX
+        and found <= figure.bound
+        and played(did),
         "did": did,
     }, later
 

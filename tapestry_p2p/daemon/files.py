@@ -116,28 +116,36 @@ class Mark:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._fd: int | None = None
+        self._sector = 0  # to write next: never that of the highest number
 
     def load(self) -> int:
         """The highest number whose sector is whole, -1 if there is none."""
+        return max(self._numbers())
+
+    def _numbers(self) -> list[int]:
+        """What the two sectors hold, -1 for one that is not whole."""
         try:
             data = self._path.read_bytes()
         except OSError:
-            return -1
-        found = -1
-        for at in (0, _SECTOR):
+            data = b""
+        found = [-1, -1]
+        for place in range(2):
             with contextlib.suppress(DamagedError):
-                found = max(found, unseal(data[at : at + _HEAD_BYTES])[0])
+                sector = data[place * _SECTOR : place * _SECTOR + _HEAD_BYTES]
+                found[place] = unseal(sector)[0]
         return found
 
     def note(self, number: int) -> None:
         """Make ``number`` durable; a write that is cut leaves the one before. OSError."""
         if self._fd is None:
+            self._sector = 1 - max(range(2), key=self._numbers().__getitem__)
             self._fd = os.open(self._path, os.O_WRONLY | os.O_CREAT, 0o600)
             sync_directory(self._path.parent)
-        os.lseek(self._fd, number % 2 * _SECTOR, os.SEEK_SET)
+        os.lseek(self._fd, self._sector * _SECTOR, os.SEEK_SET)
         crash.point(f"before marking {self._path.name}")
         write_all(self._fd, seal(number, b""))
         os.fsync(self._fd)
+        self._sector = 1 - self._sector
         crash.point(f"after marking {self._path.name}")
 
     def close(self) -> None:

@@ -124,6 +124,7 @@ class Node:
         )
         self._events_in, self._events_out = trio.open_memory_channel[ev.Event](EVENTS_MAX)
         self._effects = trio.Lock()
+        self._auditing = trio.Lock()
         self._stop = trio.Event()
         self._nursery: trio.Nursery | None = None
         self._held: dict[bytes, list[tuple[str, bytes]]] = {}
@@ -182,11 +183,10 @@ class Node:
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Listen, gossip, train, mix; until ``stop``. Raises TapestryError for the operator."""
         self.started_at = trio.current_time()
-        entries = [left_by(entry.signed, entry.payload) for entry in self._recovered.entries]
-        await self.disk.write(functools.partial(self.audit.catch_up, entries, time.time()))
         await self.transport.listen(self.options.listen)
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
+            nursery.start_soon(self._catch_up)
             await nursery.start(self.transport.serve)
             self._restore_copies()
             nursery.start_soon(self._event_loop)
@@ -361,6 +361,12 @@ class Node:
             case ef.ProfileDue():
                 self._nursery.start_soon(self._publish_profile)
 
+    async def _catch_up(self) -> None:
+        """Note in the audit log what the store holds and a crash kept from it."""
+        entries = [left_by(entry.signed, entry.payload) for entry in self._recovered.entries]
+        async with self._auditing:
+            await self.disk.write(functools.partial(self.audit.catch_up, entries, time.time()))
+
     async def _persist(self, effect: ef.Persist) -> None:
         if effect.record == "own":
             signed = decode_signed(effect.data)
@@ -370,7 +376,8 @@ class Node:
             if self.tap is not None:
                 self.tap.signed(effect.data)
             left = left_by(effect.data, payload)
-            await self.disk.write(functools.partial(self.audit.append, left, time.time()))
+            async with self._auditing:
+                await self.disk.write(functools.partial(self.audit.append, left, time.time()))
             self.entries_published += 1
             if signed.header.kind == DIFFERENCE:
                 self.entry_bytes += len(effect.data) + len(payload)

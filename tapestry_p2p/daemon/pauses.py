@@ -126,7 +126,8 @@ class Watcher:
         inside = within(budget.hours, sight.now)
         say(HOURS, "" if inside else f"until its hours, {budget.hours}")
         say(BATTERY, "on battery" if sight.on_battery and not budget.battery else "")
-        busy = bool(budget.load_max) and sight.load > budget.load_max
+        ours = self._pauses.reasons.keys() - {LOAD}  # then what is left of the load may be ours
+        busy = bool(budget.load_max) and sight.load > budget.load_max and not ours
         self._busy, self._calm = (self._busy + 1, 0) if busy else (0, self._calm + 1)
         if self._busy >= BUSY_LOOKS:
             say(LOAD, "the machine is busy with other things")

@@ -211,12 +211,19 @@ async def _accompany(node: Node, config: Config, paths: Paths, attack: str) -> N
         if attack:
             nursery.start_soon(Attacker(node, attack).run)
         nursery.start_soon(watch, node.manifest.mixing, node.protocol)
-        rounds = node.rounds
-        health = service.Health(lambda: rounds.working, lambda: rounds.round)
-        nursery.start_soon(service.feed, health)
+        nursery.start_soon(service.feed, health_of(node))
         nursery.start_soon(watch_machine, Watcher(node.pauses, config.budget), look_at(node))
         service.notify("READY=1")
         log.info("running as %s", node.identity.peer_id)
+
+
+def health_of(node: Node) -> service.Health:
+    """Whether rounds move; one that waits for a disk that refuses is no hang of ours."""
+
+    def working() -> bool:
+        return node.rounds.working and not node.disk.fault
+
+    return service.Health(working, lambda: node.rounds.round)
 
 
 def look_at(node: Node) -> Callable[[], Sight]:

@@ -177,8 +177,9 @@ class Store:
     def append_entry(self, entry: LoggedEntry) -> None:
         """Write an own entry ahead: durable when this returns, and only then to be shown."""
         if self._end is None:
-            self._read_log()
-        if self._head != entry.signed:  # else the disk refused its mark only, and we try again
+            logged = self._read_log()
+            self._head = logged[-1].signed if logged else self._head
+        if self._head != entry.signed:  # else only what came after it was refused: we try again
             if self._damaged:
                 self._rewrite([*self._read_log(), entry])
             else:

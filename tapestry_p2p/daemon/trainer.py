@@ -137,7 +137,7 @@ class Trainer:
 
         One at a time: waits until the last one was added. 0 if that life is over.
         """
-        while life == self.life and self.adding:
+        while life == self.life and self.adding and self._shared is not None:
             await self._added.wait()
         if life != self.life or self._shared is None:
             return 0
@@ -235,6 +235,7 @@ class Trainer:
             if self._shared is not None:
                 self._shared.close()
                 self._shared = None
+            self._note_added()  # nobody will
         return code
 
     def _ends_at(self) -> float:

@@ -336,7 +336,7 @@ class Mux:
             if not size:
                 break
             self.socket.seal(memoryview(self._scratch)[:size])
-            if 2 * size > len(self._scratch):  # much to say: idle connections stay small
+            if 2 * size > len(self._scratch) < PLAIN_BYTES_MAX:  # idle connections stay small
                 self._scratch = bytearray(PLAIN_BYTES_MAX)
             total += size
         return total

@@ -82,7 +82,8 @@ class Loop:
             while True:
                 self._turn()
         except (Gone, BrokenPipeError):
-            self._save()
+            if self._course.started:  # else what lies there may be of another model, and stays
+                self._save()
 
     def close(self) -> None:
         """Close the text socket and the shared memory."""

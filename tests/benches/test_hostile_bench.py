@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from benches.hostile import table
+from benches.hostile import played, table
 from benches.hostile_figures import FIGURES, LINKS, Seen
 from tapestry_p2p.sim.hostile.table import PROGRAMS
 
@@ -64,3 +64,10 @@ def test_every_figure_tells_good_from_bad(name: str) -> None:
     bad = Seen(did, [status()] * 4, [worse], worse, [{"coefficient": 0.2}])
     figure = FIGURES[name]
     assert figure.of(good) <= figure.bound < figure.of(bad)
+
+
+def test_a_program_that_did_nothing_or_told_nothing_reaches_no_bound() -> None:
+    assert played({"said": 3})
+    assert not played({})
+    assert not played({"said": 0})
+    assert not played({"unfinished": 1})

@@ -112,6 +112,20 @@ async def test_the_door_is_for_this_user_alone_and_goes_with_the_node(tmp_path: 
     assert not (tmp_path / "trainer.sock").exists()
 
 
+@in_trio
+async def test_another_user_is_not_let_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    door = Door(tmp_path / "trainer.sock")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as theirs:
+        theirs.connect(str(tmp_path / "trainer.sock"))
+        real = os.getuid()
+        with monkeypatch.context() as patched, trio.move_on_after(0.2) as waited:
+            patched.setattr(os, "getuid", lambda: real + 1)
+            await door.trainer()
+        assert waited.cancelled_caught
+        assert theirs.recv(1) == b"", "its link is closed"
+    door.close()
+
+
 def test_a_path_that_is_too_long_is_named(tmp_path: Path) -> None:
     folder = tmp_path / ("long" * 40)
     folder.mkdir()

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from daemon_kit import Author
@@ -56,8 +57,45 @@ def test_a_line_taken_out_is_seen(tmp_path: Path, made: list[Left], number: int)
     lines = path.read_text().splitlines()
     del lines[number]
     path.write_text("\n".join(lines) + "\n")
-    faults = verify(tmp_path, signed(made)).faults
-    assert faults or number == 0, "the first may have gone with its file: old files do"
+    assert verify(tmp_path, signed(made)).faults
+
+
+def test_all_but_the_newest_line_taken_out_is_seen_and_noted_again(
+    tmp_path: Path, made: list[Left]
+) -> None:
+    path = tmp_path / "audit-0.jsonl"
+    path.write_text(path.read_text().splitlines()[-1] + "\n")
+    assert len(verify(tmp_path, signed(made)).faults) == 2
+    AuditLog(tmp_path).catch_up(made, AT)
+    assert {row["seq"] for row in verify(tmp_path, {}).rows} == {0, 1, 2, 3, 4}
+
+
+def test_a_new_file_whose_first_line_was_refused_goes_on_the_chain(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "FILE_BYTES_MAX", 700)
+    entries = lefts(9)
+    log = AuditLog(tmp_path)
+    real, refused = open, 0
+
+    def refuse(path: Path, *words: Any, **more: Any) -> Any:
+        nonlocal refused
+        file = real(path, *words, **more)
+        if "ab" in words and path.stat().st_size == 0 and not refused and path.name != module.FIRST:
+            refused += 1
+            file.close()
+            raise OSError(28, "No space left on device")
+        return file
+
+    monkeypatch.setattr(module, "open", refuse, raising=False)
+    for left in entries:
+        try:
+            log.append(left, AT)
+        except OSError:
+            log.append(left, AT)
+    assert refused
+    assert len(numbered(tmp_path)) > 1
+    assert verify(tmp_path, signed(entries)).faults == []
 
 
 def test_an_entry_that_the_store_holds_and_the_log_does_not(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tapestry_p2p.daemon.files import DamagedError, Pair, seal, unseal, write_file
+from tapestry_p2p.daemon.files import DamagedError, Mark, Pair, seal, unseal, write_file
 
 OLD, NEW = b"the generation before", b"the newest generation"
 
@@ -117,3 +117,29 @@ def test_a_draft_of_a_killed_program_is_no_generation(pair: Pair, tmp_path: Path
 def test_a_written_file_is_private(tmp_path: Path) -> None:
     write_file(tmp_path / "x", b"1")
     assert (tmp_path / "x").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_mark_whose_next_write_is_torn_keeps_the_highest(tmp_path: Path) -> None:
+    """Also when numbers jump by an even step, as a resume lets them, and after a restart."""
+    path = tmp_path / "mark"
+    mark = Mark(path)
+    noted = -1
+    for number in (0, 1, 5, 9, 11, 12, 40):
+        before = path.read_bytes() if path.exists() else b""
+        mark.note(number)
+        after = path.read_bytes()
+        assert Mark(path).load() == number
+        for cut in (0, 7, 40):  # of the sector that was written now
+            start = next(
+                at for at in range(0, len(after), 512)
+                if after[at : at + 512] != before[at : at + 512]
+            )  # fmt: skip
+            torn = before.ljust(len(after), b"\0")
+            path.write_bytes(torn[:start] + after[start : start + cut] + torn[start + cut :])
+            assert Mark(path).load() == noted
+        path.write_bytes(after)
+        noted = number
+        if number == 9:
+            mark.close()
+            mark = Mark(path)
+    mark.close()

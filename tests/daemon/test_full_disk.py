@@ -7,10 +7,13 @@ from pathlib import Path
 
 import pytest
 import trio
-from daemon_kit import in_trio, make_manifest, make_node, vector
+from daemon_kit import Author, in_trio, make_manifest, make_node, vector
 
 from tapestry_p2p.daemon import disk as module
+from tapestry_p2p.daemon.audit import AuditLog, left_by, verify
 from tapestry_p2p.daemon.node import Node
+from tapestry_p2p.daemon.run import health_of
+from tapestry_p2p.daemon.service import ROUND_STUCK_S
 from tapestry_p2p.daemon.status import Control
 from tapestry_p2p.daemon.store import LoggedEntry, Store
 from tapestry_p2p.gossip import effects as ef
@@ -124,3 +127,71 @@ async def test_it_ends_in_time_on_a_full_disk(store: Store, disk: Full) -> None:
         await ended.wait()
         assert trio.current_time() - began < 4.5
         nursery.cancel_scope.cancel()
+
+
+@in_trio
+async def test_a_round_that_waits_for_the_disk_is_no_hang(store: Store, disk: Full) -> None:
+    async with trio.open_nursery() as nursery:
+        node = await made(nursery, store)
+        health = health_of(node)
+        disk.full = True
+        nursery.start_soon(_hold_rounds, node)
+        while not disk.refused or not node.rounds.working:
+            await trio.sleep(0.01)
+        assert health.good(0)
+        assert health.good(10 * ROUND_STUCK_S)
+        node.disk.fault = ""
+        assert health.good(10 * ROUND_STUCK_S + 1)
+        assert not health.good(12 * ROUND_STUCK_S), "without that excuse it is one"
+        disk.full = False
+        nursery.cancel_scope.cancel()
+
+
+async def _hold_rounds(node: Node) -> None:
+    async with node.rounds._rounding:
+        await round_of(node)
+
+
+@in_trio
+async def test_it_starts_and_ends_while_the_audit_log_is_refused(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    author = Author(network=MANIFEST.network_id).genesis().grow(2)
+    for entry in author.entries:
+        store.append_entry(entry)
+    store.save_own(author.seq, 2, author.copy.vector, author.copy.vector)
+    refused = 0
+
+    def refuse(_self: AuditLog, _left: object, _at: float) -> None:
+        nonlocal refused
+        refused += 1
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(AuditLog, "append", refuse)
+    monkeypatch.setattr(module, "RETRY_S", 0.02)
+    ended = trio.Event()
+    with trio.fail_after(10):
+        async with trio.open_nursery() as nursery:
+            node = make_node(MANIFEST, store)
+            await nursery.start(node.run_and_then, ended.set)
+            assert node.transport.addresses
+            while not refused:
+                await trio.sleep(0.01)
+            node.stop()
+            await ended.wait()
+
+
+@in_trio
+async def test_whatever_is_published_is_in_the_audit_log(store: Store) -> None:
+    async with trio.open_nursery() as nursery:
+        node = await made(nursery, store)
+        await round_of(node)
+        node.stop()
+    state = store.load_own()
+    assert state is not None
+    signed = {
+        left.seq: left.header for left in (left_by(e.signed, e.payload) for e in state.entries)
+    }
+    assert len(signed) >= 2
+    assert verify(store.directory, signed).faults == []
+    assert len(verify(store.directory, {}).rows) == len(signed)

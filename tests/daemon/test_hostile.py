@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import trio
-from daemon_kit import in_trio, make_manifest, make_node, vector
+from daemon_kit import in_trio, key, make_manifest, make_node, vector
 
 from tapestry_p2p.daemon.address import Address
 from tapestry_p2p.daemon.store import Store
@@ -16,6 +16,7 @@ from tapestry_p2p.sim.hostile.stranger import Victim, find_victim
 from tapestry_p2p.sim.hostile.table import PROGRAMS
 
 MANIFEST = make_manifest(vector())
+FRIENDS = tuple(peer_id_of(key(n).public_key) for n in (1, 2))
 
 
 @pytest.fixture
@@ -35,7 +36,9 @@ def attacked_for(name: str) -> float:
 async def test_a_node_under_attack_goes_on(name: str, stores: list[Store]) -> None:
     tally: Counter[str] = Counter()
     async with trio.open_nursery() as nursery:
-        nodes = [make_node(MANIFEST, store, n + 1) for n, store in enumerate(stores)]
+        nodes = [
+            make_node(MANIFEST, store, n + 1, trusted=FRIENDS) for n, store in enumerate(stores)
+        ]
         for node in nodes:
             await nursery.start(node.run)
             node.copies.set_genesis(vector())
@@ -58,6 +61,9 @@ async def test_a_node_under_attack_goes_on(name: str, stores: list[Store]) -> No
                 await other.transport.dial(us.key, [us.transport.addresses[0]])
                 await trio.sleep(0.05)
         assert time.monotonic() - began < 8
+        with trio.fail_after(8):
+            while us.protocol.weight_zero(other.key):
+                await trio.sleep(0.05)
         for one, peer in ((us, other), (other, us)):
             proofs = one.protocol.snapshot().proofs
             assert peer.key not in {proof.author for proof in proofs}

@@ -1,5 +1,6 @@
 """Pauses: the trainer ends and comes back, for each reason, and the operator's word is kept."""
 
+import os
 from dataclasses import replace
 from datetime import time
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import pytest
 import trio
 from daemon_kit import in_trio
-from test_trainer_process import Rounds, alive, running, stand_in, until
+from test_trainer_process import START, Rounds, alive, running, stand_in, until
 
 from tapestry_p2p.daemon.config import Budget
 from tapestry_p2p.daemon.pauses import (
@@ -16,10 +17,12 @@ from tapestry_p2p.daemon.pauses import (
     CALM_LOOKS,
     HOURS,
     LOAD,
+    OPERATOR,
     Pauses,
     Sight,
     Watcher,
     govern,
+    look,
     on_battery,
     within,
 )
@@ -144,3 +147,41 @@ def test_mains_that_is_off_is_battery(tmp_path: Path) -> None:
     assert on_battery(tmp_path)
     (tmp_path / "AC" / "online").write_text("1\n")
     assert not on_battery(tmp_path)
+
+
+def test_a_pause_for_another_reason_is_no_time_to_judge_the_load(tmp_path: Path) -> None:
+    """What our own trainer did to the load fades for minutes after it ended."""
+    pauses = Pauses(tmp_path / "paused")
+    watcher = Watcher(pauses, Budget(load_max=1.0))
+    pauses.tell(pause=True)
+    for _ in range(20):
+        watcher.judge(replace(NOON, load=8.0))
+    assert set(pauses.reasons) == {OPERATOR}
+
+
+def test_our_own_share_of_the_load_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "getloadavg", lambda: (3.5, 9.0, 9.0))
+    assert look(3).load == pytest.approx(0.5)
+    assert look(8).load == 0
+
+
+@in_trio
+async def test_news_that_a_paused_trainer_never_took_hold_nobody_up(tmp_path: Path) -> None:
+    rounds = Rounds(tmp_path, last=1000)
+    async with running(rounds) as trainer:
+        await until(lambda: len(rounds.came) >= 1)
+        life = trainer.life
+        assert await trainer.add(START, life) == 1  # the stand-in never says that it added it
+        async with trio.open_nursery() as nursery:
+            waited = trio.Event()
+
+            async def one_more() -> None:
+                assert await trainer.add(START, life) == 0
+                waited.set()
+
+            nursery.start_soon(one_more)
+            await trainer.hold()
+            with trio.fail_after(10):
+                await waited.wait()
+        with trio.fail_after(5):
+            assert await trainer.add(START, life) == 0

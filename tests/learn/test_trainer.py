@@ -185,3 +185,14 @@ def test_what_cannot_be_trained_is_told_by_a_code(make_node: MakeNode, tmp_path:
         assert node.expect("failed")["code"] == code
         assert node.process.wait(20) == status
         assert code == "data_missing" or node.log()
+
+
+def test_a_trainer_that_was_told_no_start_saves_nothing(
+    make_node: MakeNode, tmp_path: Path
+) -> None:
+    """It may have been made for another network: what lies in its folder stays as it is."""
+    home = tmp_path / "home"
+    node = make_node(home, data=[str(text_file(tmp_path))])
+    node.expect("hello")
+    assert node.hang_up() == 0
+    assert not list(home.glob("state.*"))
