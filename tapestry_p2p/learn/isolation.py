@@ -8,11 +8,17 @@ was hoped. Standard library only.
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import socket
 from pathlib import Path
 
 CLONE_NEWNET, CLONE_NEWUSER = 0x40000000, 0x10000000  # <linux/sched.h>; os.unshare is 3.12+
+FORBIDDEN = (
+    errno.EAFNOSUPPORT,
+    errno.EPERM,
+    errno.EACCES,
+)  # no such socket for this process at all
 ELSEWHERE = ("192.0.2.1", 9)  # TEST-NET-1 (RFC 5737): nobody's address; UDP, so nothing is sent
 
 BY_ROOT = "own network namespace (root)"
@@ -56,7 +62,11 @@ def interfaces() -> set[str]:
 
 
 def _reachable() -> bool:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+    try:
+        probe = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    except OSError as error:
+        return error.errno not in FORBIDDEN  # anything else does not tell
+    with probe:
         try:
             probe.connect(ELSEWHERE)
         except OSError:

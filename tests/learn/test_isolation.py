@@ -1,5 +1,6 @@
 """The trainer has no network: proven in a process of its own, as root and as nobody."""
 
+import errno
 import json
 import os
 import socket
@@ -77,3 +78,19 @@ def test_an_ordinary_user_gets_a_user_namespace_or_the_truth() -> None:
 def test_this_process_has_not_left() -> None:
     lines = {isolation.BY_ROOT, isolation.BY_USER, isolation.BEFORE}
     assert lines | {isolation.REFUSED, isolation.UNPROVEN} == set(ISOLATION_LINES)
+
+
+@pytest.mark.parametrize(
+    ("failure", "alone"), [(errno.EAFNOSUPPORT, True), (errno.EPERM, True), (errno.EMFILE, False)]
+)
+def test_a_filter_that_forbids_sockets_is_a_proof_too(
+    monkeypatch: pytest.MonkeyPatch, failure: int, alone: bool
+) -> None:
+    """As in a unit with RestrictAddressFamilies=AF_UNIX; out of descriptors proves nothing."""
+
+    def refuse(*_: object) -> socket.socket:
+        raise OSError(failure, os.strerror(failure))
+
+    monkeypatch.setattr(isolation, "interfaces", lambda: {"lo"})
+    monkeypatch.setattr(socket, "socket", refuse)
+    assert isolation.has_no_network() is alone

@@ -1,0 +1,235 @@
+"""What is tried in a booted systemd: two members as services, and what a machine does to them.
+
+Runs as root inside the system that boot.sh booted, once at each boot, with Debian's own Python
+alone. Each line of the log is one thing that was seen. The first boot ends in a reboot.
+"""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+TAPESTRY = "/opt/tapestry/tapestry"
+MEMBERS = {"ana": "eng", "bo": "deu_1996"}
+BOOTED_BEFORE = Path("/var/log/drive.rounds")
+STOP_S = 5.0  # docs/operations.md: how long stopping may take
+READY_S = 10.0  # after RestartSec
+RESTART_S = 5.0  # RestartSec of the node's unit
+WATCHDOG_S = 60.0  # WatchdogSec of the node's unit
+
+
+def see(what: str, good: object = True) -> None:
+    """Log one thing that was seen; end with a failure if it is not as it should be."""
+    print(f"{'ok  ' if good else 'BAD '} {what}", flush=True)
+    if not good:
+        print("FAILED", flush=True)
+        run("systemctl", "poweroff")
+        sys.exit(1)
+
+
+def run(*command: str, **environ: str) -> str:
+    """A command's output; a failure of the command is a failure of the test."""
+    done = subprocess.run(
+        command, env={**os.environ, "HOME": "/root", **environ}, capture_output=True, text=True
+    )
+    if done.returncode:
+        see(f"{' '.join(command)} exits {done.returncode}: {done.stdout}{done.stderr}", good=False)
+    return done.stdout
+
+
+def property_of(unit: str, name: str) -> str:
+    """What systemd knows of a unit."""
+    return run("systemctl", "show", "--value", "--property", name, unit).strip()
+
+
+def pid_of(unit: str) -> int:
+    """The main process."""
+    return int(property_of(unit, "MainPID"))
+
+
+def status_of(name: str) -> dict:
+    """`tapestry status --json`; {} while there is no daemon."""
+    done = subprocess.run(
+        [TAPESTRY, "status", "--json"],
+        env={**os.environ, "TAPESTRY_SERVICE": name}, capture_output=True, text=True,
+    )  # fmt: skip
+    return json.loads(done.stdout) if done.returncode in (0, 4) and done.stdout else {}
+
+
+def wait(what: str, seconds: float, is_so: Callable[[], object]) -> float:
+    """Wait until it is so; the seconds that took."""
+    began = time.monotonic()
+    while not is_so():
+        if time.monotonic() - began > seconds:
+            see(f"{what}: not within {seconds:.0f} s", good=False)
+        time.sleep(0.2)
+    took = time.monotonic() - began
+    see(f"{what} ({took:.1f} s)")
+    return took
+
+
+def moves_on(name: str, rounds: int = 2) -> Callable[[], object]:
+    """Whether a member has done so many rounds more than now."""
+    before = status_of(name).get("round", 0)
+    return lambda: status_of(name).get("round", 0) >= before + rounds
+
+
+def install(name: str) -> None:
+    """As docs/operations.md says, from the folder that `init` or `join` made."""
+    made, folder = Path("/root") / name, Path("/etc/tapestry") / name
+    folder.mkdir(parents=True)
+    for file in ("network.toml", "tapestry.toml", "state/key.pem"):
+        shutil.copy(made / file, folder)
+    (folder / "key.pem").chmod(0o600)
+    run(TAPESTRY, "service", "install", name, "--data", f"/srv/{name}")
+    run("systemctl", "daemon-reload")
+
+
+def trust(name: str, other: str) -> None:
+    """Spare two members of one owner the probation of strangers."""
+    path = Path("/etc/tapestry") / name / "tapestry.toml"
+    text = path.read_text("utf-8")
+    path.write_text(text.replace("# members = []", f'members = ["{other}"]'), "utf-8")
+
+
+def found() -> None:
+    """Ana founds a network and runs; Bo joins it by her invite and runs; they mix."""
+    for name, language in MEMBERS.items():
+        run(TAPESTRY, "data", "udhr", "--languages", language, "--out", f"/srv/{name}")
+    run(TAPESTRY, "init", "--name", "Ana", "--data", "/srv/ana", TAPESTRY_HOME="/root/ana")
+    install("ana")
+    see("systemd-analyze verify: " + run("systemd-analyze", "verify", "tapestry@ana.service")
+        + "nothing to say")  # fmt: skip
+    run("systemctl", "enable", "--now", "tapestry@ana")
+    wait("ana is ready and trains", 60, lambda: status_of("ana").get("round", 0) > 1)
+    link = run(TAPESTRY, "invite", TAPESTRY_SERVICE="ana").strip()
+    run(TAPESTRY, "join", link, "--yes", "--name", "Bo", "--data", "/srv/bo",
+        TAPESTRY_HOME="/root/bo")  # fmt: skip
+    install("bo")
+    trust("bo", status_of("ana")["id"])
+    run("systemctl", "enable", "--now", "tapestry@bo")
+    wait("bo is ready and trains", 60, lambda: status_of("bo").get("round", 0) > 1)
+    trust("ana", status_of("bo")["id"])
+    run("systemctl", "restart", "tapestry@ana")
+    for name in MEMBERS:
+        wait(f"{name} mixes the other", 60, lambda: status_of(name)["mixed"]["authors"])  # noqa: B023
+
+
+def look_at_walls(name: str) -> None:
+    """Which rights the two processes have, and what they see."""
+    node, trainer = pid_of(f"tapestry@{name}"), pid_of(f"tapestry-trainer@{name}")
+    users = Path("/etc/passwd").read_text("utf-8")
+    for unit, pid in (("node", node), ("trainer", trainer)):
+        facts = dict(
+            line.split(":\t", 1)
+            for line in Path(f"/proc/{pid}/status").read_text("utf-8").splitlines()
+            if ":\t" in line
+        )
+        uid = facts["Uid"].split()[0]
+        see(f"{unit}: uid {uid} is nobody's in /etc/passwd",
+            61184 <= int(uid) <= 65519 and f":{uid}:" not in users)  # fmt: skip
+        see(f"{unit}: no capability, no new privileges, system calls filtered",
+            int(facts["CapEff"], 16) == 0 and facts["NoNewPrivs"] == "1"
+            and facts["Seccomp"] == "2")  # fmt: skip
+    links = run("nsenter", "--target", str(trainer), "--net", "ip", "-brief", "link").split()
+    see(f"trainer: its network is {links[:2]}", len(links) < 5 and links[:2] == ["lo", "DOWN"])
+    see("node: cannot list the data", not lists(node, f"/srv/{name}"))
+    see("trainer: lists the data", lists(trainer, f"/srv/{name}"))
+    see("trainer: has no key", not lists(trainer, f"/run/credentials/tapestry@{name}.service"))
+
+
+def lists(pid: int, folder: str) -> bool:
+    """Whether a process of these rights, in this process's mounts, can list a folder."""
+    uid = str(Path(f"/proc/{pid}").stat().st_uid)
+    command = ["nsenter", "--target", str(pid), "--mount", "setpriv", "--reuid", uid,
+               "--clear-groups", "ls", "-A", folder]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True)
+    return done.returncode == 0 and bool(done.stdout.strip())
+
+
+def kill_each(name: str) -> None:
+    """SIGKILL the trainer, then the node: both go on by themselves."""
+    for unit in (f"tapestry-trainer@{name}", f"tapestry@{name}"):
+        pid, on = pid_of(unit), moves_on(name)
+        os.kill(pid, signal.SIGKILL)
+        wait(f"{unit}: killed, another process", RESTART_S + READY_S,
+             lambda: pid_of(unit) not in (0, pid) and status_of(name))  # noqa: B023 # fmt: skip
+        wait(f"{unit}: rounds go on", 60, on)
+
+
+def hang(name: str) -> None:
+    """A node that stands still is ended by the watchdog and started anew."""
+    unit, on = f"tapestry@{name}", moves_on(name)
+    pid = pid_of(unit)
+    os.kill(pid, signal.SIGSTOP)
+    wait("a stopped node is replaced by the watchdog", WATCHDOG_S * 1.5 + RESTART_S + READY_S,
+         lambda: pid_of(unit) not in (0, pid))  # fmt: skip
+    see("the journal names the watchdog", "watchdog" in run("journalctl", "-u", unit).lower())
+    wait("its rounds go on", 60, on)
+
+
+def reload(name: str) -> None:
+    """The log's level changes without a restart."""
+    unit, path = f"tapestry@{name}", Path("/etc/tapestry") / name / "tapestry.toml"
+    pid, text = pid_of(unit), path.read_text("utf-8")
+    see("no debug line before", " DEBUG " not in run("journalctl", "-o", "cat", "-u", unit))
+    path.write_text(re.sub(r'# level = "info"', 'level = "debug"', text), "utf-8")
+    run("systemctl", "reload", unit)
+    wait("reloaded: debug lines come", 30,
+         lambda: " DEBUG " in run("journalctl", "-o", "cat", "-u", unit))  # fmt: skip
+    see("by the same process", pid_of(unit) == pid)
+    path.write_text(text, "utf-8")
+    run("systemctl", "reload", unit)
+
+
+def stop(name: str) -> None:
+    """Stopping takes both along, leaves no process, and starting goes on where it was."""
+    before = status_of(name)["round"]
+    began = time.monotonic()
+    run("systemctl", "stop", f"tapestry@{name}", f"tapestry-trainer@{name}")
+    took = time.monotonic() - began
+    see(f"stopped within {took:.1f} s (bound {STOP_S:.0f})", took <= STOP_S)
+    for unit in (f"tapestry@{name}", f"tapestry-trainer@{name}"):
+        result = property_of(unit, "Result"), property_of(unit, "ActiveState")
+        see(f"{unit}: {result}", result == ("success", "inactive"))
+    run("systemctl", "start", f"tapestry@{name}")
+    wait("started: beyond its round", 60, lambda: status_of(name).get("round", 0) > before)
+
+
+def first_boot() -> None:
+    """All but the reboot."""
+    found()
+    for name in MEMBERS:
+        look_at_walls(name)
+    kill_each("bo")
+    hang("ana")
+    reload("ana")
+    stop("bo")
+    for name in MEMBERS:
+        wait(f"{name} mixes the other", 60, lambda: status_of(name)["mixed"]["authors"])  # noqa: B023
+    BOOTED_BEFORE.write_text(json.dumps({n: status_of(n)["round"] for n in MEMBERS}), "utf-8")
+    see("reboot")
+    run("systemctl", "reboot")
+
+
+def second_boot() -> None:
+    """Both members go on by themselves."""
+    rounds = json.loads(BOOTED_BEFORE.read_text("utf-8"))
+    for name, before in rounds.items():
+        wait(f"after the reboot {name} goes on from round {before}", 90,
+             lambda: status_of(name).get("round", 0) > before)  # noqa: B023 # fmt: skip
+        wait(f"{name} mixes the other", 60, lambda: status_of(name)["mixed"]["authors"])  # noqa: B023
+        run(TAPESTRY, "audit", "--verify", TAPESTRY_SERVICE=name)
+        see(f"{name}: the audit log's chain holds")
+    print("PASSED", flush=True)
+    run("systemctl", "poweroff")
+
+
+if __name__ == "__main__":
+    second_boot() if BOOTED_BEFORE.exists() else first_boot()
