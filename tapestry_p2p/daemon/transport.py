@@ -34,6 +34,7 @@ from libp2p.security.security_multistream import SecurityMultistream
 from tapestry_p2p.daemon import guard
 from tapestry_p2p.daemon.address import Address
 from tapestry_p2p.daemon.gate import Gate, Guest
+from tapestry_p2p.daemon.rates import Paces, Traffic
 from tapestry_p2p.daemon.sealed import SealedSocket
 from tapestry_p2p.daemon.tap import RAW_RECEIVED, RAW_SENT, Tap
 from tapestry_p2p.daemon.yamux import WINDOW_BYTES, Mux, MuxError, Stream
@@ -46,7 +47,8 @@ WIRE = 1
 CHANNELS = ("hello", "sync", "fetch", "ping")
 PROTOCOLS = {name: TProtocol(f"/tapestry/{WIRE}/{name}") for name in CHANNELS}
 YAMUX = TProtocol("/yamux/1.0.0")
-PIECE_BYTES = 65_536  # of an answer; each must make progress
+PIECE_BYTES = 65_536  # of an answer
+PROGRESS_BYTES = 8_192  # of an answer must come in each ``STALL_S``: sixteen share a slow upload
 NOT_SENT_BYTES = 65_536  # in the kernel: what waits there can no longer give way to a ping
 FETCH_WINDOW_BYTES = 1 << 20  # of the one stream whose answers we asked for; less stops and goes
 FRAME_BYTES_MAX = 65_536  # hello, sync and requests; bulk is no frame
@@ -76,17 +78,6 @@ class Handlers(Protocol):
         ...
 
 
-@dataclass(slots=True)
-class Traffic:
-    """Bytes on the sockets; of the sent ones, what the node says were entries and chunks of
-    streams, and what were whole copies (frames and their leaves)."""
-
-    sent: int = 0
-    received: int = 0
-    useful_sent: int = 0
-    keyframe_sent: int = 0
-
-
 @dataclass
 class TapStream(TrioTCPStream):
     """A TCP stream that counts its bytes and can be cut without waiting for anybody."""
@@ -94,6 +85,7 @@ class TapStream(TrioTCPStream):
     socket_stream: trio.SocketStream
     traffic: Traffic
     tap: Tap | None
+    paces: Paces = field(default_factory=Paces)
     received: int = 0
 
     def __post_init__(self) -> None:
@@ -111,6 +103,7 @@ class TapStream(TrioTCPStream):
     def note_sent(self, data: bytes | memoryview) -> None:
         """Bytes that go out on the socket, whoever sends them."""
         self.traffic.sent += len(data)
+        self.paces.upload.charge(len(data))
         if self.tap is not None:
             self.tap(RAW_SENT, bytes(data))
 
@@ -118,6 +111,7 @@ class TapStream(TrioTCPStream):
         """Bytes that came in."""
         self.received += len(data)
         self.traffic.received += len(data)
+        self.paces.download.charge(len(data))
         if self.tap is not None:
             self.tap(RAW_RECEIVED, bytes(data))
 
@@ -235,7 +229,7 @@ class Connection:
 
         TransportError if the connection fails or the peer makes no progress for ``STALL_S``.
         """
-        async with self._turn:
+        async with self._turn, self.raw.paces.download.asking_for(body_bytes_max):
             try:
                 return await self._exchange(request, body_bytes_max)
             except TransportError:
@@ -259,8 +253,10 @@ class Connection:
             raise TransportError("an answer is longer than what we asked for")
         body = bytearray()
         while len(body) < length:
+            enough = min(length, len(body) + PROGRESS_BYTES)
             with _stall_guard(), _wrapped():
-                body += await stream.read_exactly(min(PIECE_BYTES, length - len(body)))
+                while len(body) < enough:
+                    body += await stream.read_some(length - len(body))
         return response, bytes(body)
 
     async def run(self) -> None:
@@ -321,6 +317,7 @@ class Connection:
     async def _inbound_stream(self, stream: Stream) -> None:
         try:
             channel = await self._negotiated(stream)
+            stream.paced = channel == "fetch"
             while True:
                 data = await _read_frame(stream)
                 if channel == "fetch":
@@ -355,13 +352,14 @@ class Connection:
         response, body = await self._handled(self.handlers.serve(self.peer, request))
         answer = _frame(response) + struct.pack("!I", len(body)) + body
         for start in range(0, len(answer), PIECE_BYTES):
-            with _stall_guard():  # it may open its window by a byte every few seconds
+            with _stall_guard(self.raw.paces.upload.turns_s(PIECE_BYTES)):  # it may open its window
                 await stream.write(answer[start : start + PIECE_BYTES])
 
 
 @contextlib.contextmanager
-def _stall_guard() -> Iterator[None]:
-    with trio.move_on_after(STALL_S) as scope:
+def _stall_guard(our_own_s: float = 0.0) -> Iterator[None]:
+    """``our_own_s``: how long we ourselves keep it waiting."""
+    with trio.move_on_after(STALL_S + our_own_s) as scope:
         yield
     if scope.cancelled_caught:
         raise TransportError(f"no progress for {STALL_S:.0f} s")
@@ -387,15 +385,17 @@ class Transport:
         handlers: Handlers,
         tap: Tap | None = None,
         admits: Callable[[bytes], bool] = lambda peer: True,
+        paces: Paces | None = None,
     ) -> None:
         """``seed``: the 32-byte Ed25519 seed. ``tap`` sees every byte, raw and plain (tests).
 
-        ``admits``: whether a peer that has proven who it is may connect.
+        ``admits``: whether a peer that has proven who it is may connect. ``paces``: of all of them.
         """
         guard.install()
         key = create_new_key_pair(seed)
         self.own = key.public_key.to_bytes()
         self.traffic = Traffic()
+        self.paces = paces or Paces()
         self.gate = Gate()
         self.connections: dict[bytes, Connection] = {}
         self.addresses: list[Address] = []
@@ -467,7 +467,8 @@ class Transport:
     async def handshake(self, peer: bytes, address: Address) -> Connection:
         """A connection to ``peer`` that nobody runs yet. OSError, ValueError, TransportError."""
         stream = await trio.open_tcp_stream(address.host, address.port)
-        return await self._authenticated(TapStream(stream, self.traffic, self._tap), peer)
+        raw = TapStream(stream, self.traffic, self._tap, self.paces)
+        return await self._authenticated(raw, peer)
 
     async def _accept_from(self, listener: trio.SocketListener) -> None:
         assert self._nursery is not None
@@ -478,7 +479,7 @@ class Transport:
                 log.warning("accept failed: %s", error)
                 await trio.sleep(0.1)
                 continue
-            raw = TapStream(stream, self.traffic, self._tap)
+            raw = TapStream(stream, self.traffic, self._tap, self.paces)
             guest = Guest(raw.remote.host, raw.is_silent, raw.cut, trio.current_time())
             if self.gate.enter(guest):
                 self._nursery.start_soon(self._welcome, raw, guest)
@@ -533,7 +534,7 @@ class Transport:
             peer=peer,
             dialled=expect is not None,
             address=str(raw.remote),
-            mux=Mux(sealed, expect is not None, negotiated.left),
+            mux=Mux(sealed, expect is not None, negotiated.left, self.paces.upload),
             raw=raw,
             handlers=self._handlers,
         )

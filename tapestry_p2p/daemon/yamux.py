@@ -9,10 +9,12 @@ Knows frames, windows and turns; not who the peer is or what a stream carries. R
 * Nothing that a caller cancels can break the connection: ``write`` queues whole pieces, and only
   the writer touches the socket.
 * Streams take turns, small talk before bulk, so that a header never waits behind a long answer.
+* Where the upload has a limit, ``paced`` streams wait for their connection's turn (rates.py).
 
 Wire format: github.com/hashicorp/yamux, spec.md, as libp2p uses it (/yamux/1.0.0).
 """
 
+import math
 import struct
 from collections import deque
 from collections.abc import Awaitable, Callable
@@ -20,6 +22,7 @@ from enum import IntEnum, IntFlag
 
 import trio
 
+from tapestry_p2p.daemon.rates import Pacer
 from tapestry_p2p.daemon.sealed import PLAIN_BYTES_MAX, SMALL_BYTES, SealedSocket, SealError
 
 HEADER = struct.Struct("!BBHII")  # version, type, flags, stream, length
@@ -79,6 +82,7 @@ class Stream:
         self.fin_sent = False
         self.ended = False  # the peer has no more to say
         self.broken = ""  # why nothing works any more
+        self.paced = False  # what it says is bulk that may be kept waiting
         self._inbox: deque[memoryview | bytearray] = deque()
         self._readable = trio.lowlevel.ParkingLot()
         self._writable = trio.lowlevel.ParkingLot()
@@ -97,6 +101,13 @@ class Stream:
             piece = view[:size]
         self._consume(len(piece))
         return bytes(piece)
+
+    async def read_some(self, size: int) -> bytes:
+        """At least one byte and at most ``size``. MuxError if the stream ended."""
+        piece = await self.read(size)
+        if not piece:
+            raise MuxError("the stream ended inside a frame")
+        return piece
 
     async def read_exactly(self, size: int) -> bytearray:
         """Exactly ``size`` bytes. MuxError if the stream ends before."""
@@ -214,9 +225,19 @@ class Stream:
 class Mux:
     """All streams of one connection. ``run`` lives in the connection's nursery."""
 
-    def __init__(self, socket: SealedSocket, dialled: bool, begun: bytes = b"") -> None:
-        """``begun``: bytes that came with the last message of the negotiation."""
+    def __init__(
+        self,
+        socket: SealedSocket,
+        dialled: bool,
+        begun: bytes = b"",
+        upload: Pacer | None = None,
+    ) -> None:
+        """``begun``: bytes that came with the last message of the negotiation.
+
+        ``upload``: the pacer of all connections; no limit unless given.
+        """
         self.socket = socket
+        self._upload = upload or Pacer()
         self._next = 1 if dialled else 2
         self._theirs = 0 if dialled else 1  # parity of the peer's stream numbers
         self.streams: dict[int, Stream] = {}
@@ -225,6 +246,7 @@ class Mux:
         self._work = trio.Event()
         self._urgent: deque[Stream] = deque()
         self._bulk: deque[Stream] = deque()
+        self._paced: deque[Stream] = deque()
         self._owing: dict[int, Stream] = {}
         self._resets: deque[int] = deque()
         self._pong: int | None = None
@@ -251,6 +273,7 @@ class Mux:
                 await self._ends_with(nursery.cancel_scope, self._read_loop)
         finally:
             self.broken = self.broken or "the connection is gone"
+            self._upload.leave(self)
             for stream in self.streams.values():
                 stream.break_off(self.broken)
             self.streams.clear()
@@ -293,8 +316,15 @@ class Mux:
 
     def wake(self, stream: Stream) -> None:
         """The stream has something to send: it waits for its turn."""
-        if stream.wants_to_say and stream not in self._urgent and stream not in self._bulk:
-            (self._bulk if stream.unsent > BULK_BYTES else self._urgent).append(stream)
+        waits = (self._urgent, self._bulk, self._paced)
+        if stream.wants_to_say and not any(stream in turns for turns in waits):
+            if stream.paced and self._upload.rate:
+                self._paced.append(stream)
+            else:
+                (self._bulk if stream.unsent > BULK_BYTES else self._urgent).append(stream)
+        self._nudge()
+
+    def _nudge(self) -> None:
         self._work.set()
 
     def owe(self, stream: Stream) -> None:
@@ -326,13 +356,38 @@ class Mux:
                     self._batch_bytes = min(BATCH_BYTES_MAX, self._batch_bytes * 2)
             else:
                 self._work = trio.Event()
-                await self._work.wait()
+                with trio.move_on_after(self._wait_s()):
+                    await self._work.wait()
+
+    def _wait_s(self) -> float:
+        """Until when nothing can be sent, though there may be something to say."""
+        wait = math.inf
+        if self._paced:
+            wait = self._upload.bulk_wait_s(self)
+        if self._urgent or self._bulk:
+            wait = min(wait, self._upload.talk_wait_s())
+        return wait
+
+    def _allowed(self) -> tuple[int, tuple[deque[Stream], ...]]:
+        """How many bytes may be sent now, and from which queues; frames of control always may."""
+        upload, talk = self._upload, (self._urgent, self._bulk)
+        if not upload.rate:
+            return self._batch_bytes, talk
+        most = min(self._batch_bytes, upload.quantum)
+        if self._paced:
+            upload.line_up(self, self._nudge)
+            if not upload.bulk_wait_s(self):
+                upload.leave(self)
+                return most, (*talk, self._paced)
+        return most, () if upload.talk_wait_s() else talk
 
     def _fill_batch(self) -> int:
         """Seal the next messages; their plain bytes."""
         total = 0
-        while total < self._batch_bytes and self.socket.messages_left:
-            size = self._fill_message(min(len(self._scratch), max(1024, self._batch_bytes - total)))
+        most, queues = self._allowed()
+        while total < most and self.socket.messages_left:
+            room = min(len(self._scratch), max(1024, most - total))
+            size = self._fill_message(room, queues)
             if not size:
                 break
             self.socket.seal(memoryview(self._scratch)[:size])
@@ -341,17 +396,17 @@ class Mux:
             total += size
         return total
 
-    def _fill_message(self, room: int) -> int:
+    def _fill_message(self, room: int, queues: tuple[deque[Stream], ...]) -> int:
         """Put frames into the scratch buffer, most urgent first; bytes used."""
         used = self._put_control(room)
-        for turns in (self._urgent, self._bulk):
+        for turns in queues:
             for _ in range(len(turns)):
                 if used + 2 * HEADER.size > room:
                     return used
                 stream = turns.popleft()
                 used = self._put_data(used, room, stream)
                 if stream.number in self.streams and stream.wants_to_say:
-                    (self._bulk if turns is self._bulk else self._urgent).append(stream)
+                    turns.append(stream)
         return used
 
     def _put_control(self, room: int) -> int:

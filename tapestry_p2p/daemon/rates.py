@@ -1,0 +1,131 @@
+"""Keeps what this node sends and receives within the rates of its operator: one pacer each way.
+
+Knows bytes and time; not sockets, streams or peers. Every byte on a socket is charged with what it
+costs on the wire, headers of IP and TCP included. The limit is kept by waiting, never by dropping:
+answers to fetches wait for their turn before they are sealed, our own requests before they are
+sent. Talk (frames of control, pings, headers, requests) goes first and only waits when it alone
+is more than the limit, so that a slow link is not taken for a dead one.
+
+The pacer is a token bucket told by one number: the time at which all that was charged is paid for
+(the virtual scheduling of ITU-T I.371, the generic cell rate algorithm).
+"""
+
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Hashable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+import trio
+
+SEGMENT_BYTES = 1448  # of data in a TCP segment over Ethernet with time stamps
+SEGMENT_HEADER_BYTES = 52  # IPv4 and TCP, of which each segment has one
+BURST_S = 0.75  # of unused rate is saved: a busy machine catches up, a minute is exceeded by 1.25 %
+DEBT_S = 1.5  # talk may run so far ahead of the rate: another 2.5 % of a minute
+QUANTUM_S = 0.1  # of the rate is sent in one turn
+QUANTUM_BYTES_MIN = 2_896
+LOOK_S = 0.1
+RATE_MIN = 20_000.0  # bytes/s; below it sixteen neighbours' answers take longer than they wait
+
+
+def wire_bytes(size: int) -> int:
+    """What ``size`` bytes, handed to a socket at once, take on the wire."""
+    return size + SEGMENT_HEADER_BYTES * -(-size // SEGMENT_BYTES)
+
+
+@dataclass
+class Pacer:
+    """One direction of one node: all its connections together. ``rate``: bytes/s; 0: no limit."""
+
+    rate: float = 0.0
+    charged: int = 0  # bytes, headers included
+    _paid_at: float = 0.0
+    _asked: int = 0  # bytes that we asked for and that did not come yet
+    _line: "deque[tuple[Hashable, Callable[[], object]]]" = field(default_factory=deque)
+    _turn: trio.Lock = field(default_factory=trio.Lock)
+
+    def charge(self, size: int) -> None:
+        """``size`` bytes go over a socket now."""
+        if not self.rate:
+            return
+        cost = wire_bytes(size)
+        self.charged += cost
+        self._paid_at = max(self._paid_at, trio.current_time() - BURST_S) + cost / self.rate
+
+    @property
+    def waiting(self) -> int:
+        """Connections that would send, or ask, if they might."""
+        drawing = self._turn.statistics()
+        return len(self._line) + drawing.tasks_waiting + drawing.locked
+
+    # -- sending: whoever has bulk stands in line
+
+    @property
+    def quantum(self) -> int:
+        """Bytes of one turn."""
+        return max(QUANTUM_BYTES_MIN, int(self.rate * QUANTUM_S))
+
+    def line_up(self, who: Hashable, call: Callable[[], object]) -> None:
+        """Stand in line, once; ``call`` is called when ``who`` becomes the first."""
+        if all(each is not who for each, _ in self._line):
+            self._line.append((who, call))
+
+    def leave(self, who: Hashable) -> None:
+        """Give up the place in line: the turn is taken, or no longer wanted."""
+        if not self._line:
+            return
+        was_first = self._line[0][0] is who
+        self._line = deque(entry for entry in self._line if entry[0] is not who)
+        if was_first and self._line:
+            self._line[0][1]()
+
+    def bulk_wait_s(self, who: Hashable) -> float:
+        """Seconds until ``who``, who stands in line, may have its turn; inf if not the first."""
+        if not self._line or self._line[0][0] is not who:
+            return float("inf")
+        return max(0.0, self._paid_at - trio.current_time())
+
+    def turns_s(self, size: int) -> float:
+        """How long ``size`` bytes of one take when all who wait take turns; 0 without a limit."""
+        return wire_bytes(size) * (len(self._line) + 1) / self.rate if self.rate else 0.0
+
+    def talk_wait_s(self) -> float:
+        """Seconds until talk may be sent; nearly always 0."""
+        return max(0.0, self._paid_at - DEBT_S - trio.current_time()) if self.rate else 0.0
+
+    # -- receiving: who asks for bulk waits before it asks
+
+    @asynccontextmanager
+    async def asking_for(self, size: int) -> AsyncIterator[None]:
+        """Wait until ``size`` bytes may be asked for; within the block they are on their way."""
+        async with self._turn:
+            while (wait := self._draw_wait_s()) > 0:
+                await trio.sleep(min(wait, LOOK_S))
+            self._asked += size
+        try:
+            yield
+        finally:
+            self._asked -= size
+
+    def _draw_wait_s(self) -> float:
+        if not self.rate:
+            return 0.0
+        return self._paid_at - trio.current_time() + self._asked / self.rate
+
+
+@dataclass(slots=True)
+class Traffic:
+    """Bytes on the sockets; of the sent ones, what the node says were entries and chunks of
+    streams, and what were whole copies (frames and their leaves)."""
+
+    sent: int = 0
+    received: int = 0
+    useful_sent: int = 0
+    keyframe_sent: int = 0
+
+
+@dataclass
+class Paces:
+    """Both directions."""
+
+    upload: Pacer = field(default_factory=Pacer)
+    download: Pacer = field(default_factory=Pacer)
