@@ -17,6 +17,7 @@ from msgspec import Meta, Struct, field
 
 from tapestry_p2p.daemon import tomlfile
 from tapestry_p2p.daemon.address import parse_address
+from tapestry_p2p.daemon.quantities import RATE_MIN, parse_rate
 from tapestry_p2p.errors import BAD_CONFIG, TapestryError
 from tapestry_p2p.gossip.profile import LANGUAGE_MAX, LANGUAGES_MAX, NAME_MAX
 
@@ -131,8 +132,20 @@ class Budget(Section, frozen=True, kw_only=True):
         float,
         Meta(ge=0, description="Pause while other programs load the machine more; 0: never."),
     ] = 0.0
+    upload: Annotated[
+        str,
+        Meta(
+            description="Send at most so much, as 200 kB/s or 2 Mbit/s, at least 20 kB/s; all"
+            " connections together. Empty: no limit."
+        ),
+    ] = ""
+    download: Annotated[
+        str, Meta(description="Receive at most so much; kept by asking later. Empty: no limit.")
+    ] = ""
 
     def __post_init__(self) -> None:
+        for key, text in (("upload", self.upload), ("download", self.download)):
+            _need_rate(key, text)
         if self.hours and not _HOURS.fullmatch(self.hours):
             raise ValueError(f"hours: {self.hours[:20]!r} is not like 20:00-07:30")
 
@@ -279,6 +292,15 @@ def _need_addresses(key: str, texts: list[str], *, with_peer: bool = False) -> N
         address = parse_address(text)
         if with_peer:
             _need_id(f"{key}: {text!r} does not end in /p2p/ID, a member's id", address.peer_id)
+
+
+def _need_rate(key: str, text: str) -> None:
+    try:
+        rate = parse_rate(text)
+    except ValueError as error:
+        raise ValueError(f"{key}: {error}") from error
+    if text and rate < RATE_MIN:
+        raise ValueError(f"{key}: {text} < 20 kB/s, with which peers would wait in vain")
 
 
 def _need_id(wrong: str, peer_id: str) -> None:

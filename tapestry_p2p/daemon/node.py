@@ -23,6 +23,7 @@ from tapestry_p2p.daemon.disk import Disk
 from tapestry_p2p.daemon.fetcher import Fetcher, FetchError
 from tapestry_p2p.daemon.manifest import Manifest, dump_manifest
 from tapestry_p2p.daemon.pauses import Pauses, govern
+from tapestry_p2p.daemon.rates import Pacer, Paces
 from tapestry_p2p.daemon.recovery import Recovered
 from tapestry_p2p.daemon.rounds import Pace, Rounds
 from tapestry_p2p.daemon.store import FollowedCopy, LoggedEntry, Store
@@ -74,6 +75,8 @@ class NodeOptions:
     rounds: int = 0  # 0: for ever
     wait: bool = False  # train only after ``go`` (testnets)
     hold: dict[str, int] = field(default_factory=dict)  # peer id -> deliver its frames n at a time
+    upload: float = 0.0  # bytes/s at most; 0: no limit
+    download: float = 0.0
     tap: Path | None = None  # folder that gets a copy of every byte that crosses (tests)
 
 
@@ -105,7 +108,8 @@ class Node:
         self._random = random
         self.protocol = self._make_protocol(recovered)
         self.tap = None if options.tap is None else Tap(options.tap)
-        self.transport = Transport(seed, self, self.tap, self._admits)
+        paces = Paces(Pacer(options.upload), Pacer(options.download))
+        self.transport = Transport(seed, self, self.tap, self._admits, paces)
         self.copies = Copies(
             self.key,
             bytes.fromhex(manifest.genesis.root),

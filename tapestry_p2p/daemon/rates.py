@@ -24,7 +24,6 @@ DEBT_S = 1.5  # talk may run so far ahead of the rate: another 2.5 % of a minute
 QUANTUM_S = 0.1  # of the rate is sent in one turn
 QUANTUM_BYTES_MIN = 2_896
 LOOK_S = 0.1
-RATE_MIN = 20_000.0  # bytes/s; below it sixteen neighbours' answers take longer than they wait
 
 
 def wire_bytes(size: int) -> int:

@@ -29,6 +29,7 @@ from tapestry_p2p.daemon.node import Node, NodeOptions
 from tapestry_p2p.daemon.paths import Paths
 from tapestry_p2p.daemon.pauses import Sight, Watcher, look, watch_machine
 from tapestry_p2p.daemon.promise import watch
+from tapestry_p2p.daemon.quantities import parse_rate
 from tapestry_p2p.daemon.recovery import Recovered, recover
 from tapestry_p2p.daemon.status import Control
 from tapestry_p2p.daemon.store import Store
@@ -133,6 +134,8 @@ def node_options(config: Config) -> NodeOptions:
         rounds=testing.rounds,
         wait=testing.wait,
         hold=dict(testing.hold),
+        upload=parse_rate(config.budget.upload),
+        download=parse_rate(config.budget.download),
         tap=Path(testing.tap) if testing.tap else None,
     )
 
