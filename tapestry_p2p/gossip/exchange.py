@@ -144,7 +144,9 @@ class Exchange:
         link.claim(rows, state.settings.streams_max)
         theirs = {row.author: row for row in rows}
         self._send_profiles(link.peer, theirs)
-        for author in (state.public_key, *state.streams, *state.retired):
+        is_new = state.probation.is_new
+        retired = (author for author in state.retired if author in theirs or not is_new(author))
+        for author in (state.public_key, *state.streams, *retired):
             self._send_missing(link.peer, author, theirs.get(author, Row(author, 0, 0, 0)))
         self._show_unknown_proofs(link, theirs)
         for author, row in theirs.items():

@@ -130,7 +130,7 @@ class Inbox:
         downwards = own or (stream is not None and header.seq < stream.base)
         return header.author, downwards, -header.seq if downwards else header.seq
 
-    def _judge_header(self, signed: SignedHeader) -> Judgement:
+    def _judge_header(self, signed: SignedHeader, from_operator: bool = False) -> Judgement:
         state = self._state
         header = signed.header
         reason = breach(header, state.settings)
@@ -141,7 +141,7 @@ class Inbox:
         if header.author in state.retired:
             return ignore("retired")
         if header.seq == SEQ_MAX:
-            return self._judge_retire(signed)
+            return self._judge_retire(signed, from_operator)
         stream = state.streams.get(header.author)
         verdict = self._triage(stream, signed)
         if verdict is not None:
@@ -233,43 +233,49 @@ class Inbox:
             return reject("signature")
         shown = state.own.learn(signed, state.now)
         if signed.header.kind == RETIRE:
-            self._retire(signed)
+            self._retire(signed, news=True)
         if shown is not Shown.BESIDE:
             state.emit(Persist("seen", signed.header.seq, signed.encode()))
             state.emit(CloneSeen(signed) if shown is Shown.CLONE else OwnHead(signed))
         return accept(shown.value)
 
-    def _judge_retire(self, signed: SignedHeader) -> Judgement:
+    def _judge_retire(self, signed: SignedHeader, from_operator: bool) -> Judgement:
         state = self._state
         author = signed.header.author
-        if len(state.retired) >= state.settings.members_max and not self._forget_retired():
+        full = len(state.retired) >= state.settings.members_max
+        victim = self._replaceable_retired(author) if full else b""
+        if full and not victim:
             return ignore("retired_full")
         if not signed.is_signed(state.verify):
             return reject("signature")
+        state.retired.pop(victim, None)
+        news = from_operator or self._roster.is_heard_of(author)
         self._roster.let_go(author, "retired")
         state.streams.pop(author, None)
         state.membership.forget(author)
-        self._retire(signed)
+        self._retire(signed, news)
         return accept("retire")
 
-    def _retire(self, signed: SignedHeader) -> None:
-        """A key has ended: kept for good, and everybody is shown it, once."""
+    def _retire(self, signed: SignedHeader, news: bool) -> None:
+        """A key has ended: kept for good; written at once and shown to everybody if it is news.
+
+        Keys are free: the end of one that nobody here has heard of is none.
+        """
         state = self._state
         state.retired[signed.header.author] = signed
-        state.emit(Persist("retired", signed.header.seq, signed.encode()))
-        self._exchange.tell(signed)
+        state.proofs.pop(signed.header.author, None)  # adds nothing, and no resume will cite it
+        if news:
+            state.emit(Persist("retired", signed.header.seq, signed.encode()))
+            self._exchange.tell(signed)
 
-    def _forget_retired(self) -> bool:
-        """Make room among the retired: a newcomer who retired would only be a newcomer again."""
-        retired, probation = self._state.retired, self._state.probation
-        newcomer = next((author for author in retired if probation.is_new(author)), None)
-        if newcomer is not None:
-            del retired[newcomer]
-        return newcomer is not None
+    def _replaceable_retired(self, author: bytes) -> bytes:
+        """A newcomer's row, for who is none: retired, it would only be a newcomer again; or b""."""
+        retired, is_new = self._state.retired, self._state.probation.is_new
+        return b"" if is_new(author) else next(filter(is_new, retired), b"")
 
     def take_retire(self, event: ev.Retire) -> Judgement:
         """Judge a ``retire`` that our operator hands in, as if a peer had shown it."""
-        return self._judge_header(event.signed_header)
+        return self._judge_header(event.signed_header, from_operator=True)
 
     # -- profiles
 

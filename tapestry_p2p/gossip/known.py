@@ -15,7 +15,8 @@ from tapestry_p2p.gossip.header import SignedHeader, Verify, decode_signed
 
 KNOWN_BYTES_MAX = 64 * 1024 * 1024
 NAMES = (
-    "copies", "neighbours", "order", "own", "probation", "profiles", "proofs", "retired", "seen",
+    "cited", "copies", "neighbours", "order", "own",
+    "probation", "profiles", "proofs", "retired", "seen",
 )  # fmt: skip
 
 
@@ -28,6 +29,7 @@ class Known:
     copies: tuple[SignedHeader, ...] = ()  # for each copy on disk, the header it stands at
     profiles: tuple[tuple[SignedHeader, bytes], ...] = ()
     proofs: tuple[ForkProof, ...] = ()
+    cited: tuple[bytes, ...] = ()  # ids of proofs against us that a resume of ours has cited
     retired: tuple[SignedHeader, ...] = ()
     secret: bytes = b""  # keys the order in which neighbours are chosen
     epoch: int = 0  # of that order
@@ -38,6 +40,7 @@ class Known:
         """The bytes to store."""
         return pack(
             {
+                "cited": list(self.cited),
                 "copies": [signed.encode() for signed in self.copies],
                 "neighbours": [[peer, int(chosen)] for peer, chosen in self.neighbours],
                 "order": [self.secret, self.epoch],
@@ -55,7 +58,8 @@ def decode_known(data: bytes, verify: Verify = identity.verify) -> Known:
     """Parse stored bytes; Malformed if they are not what ``encode`` wrote."""
     value = unpack(data, bytes_max=KNOWN_BYTES_MAX)
     if type(value) is dict:
-        value.setdefault("probation", [])  # stored before there was any
+        for name in ("probation", "cited"):  # stored before there was any
+            value.setdefault(name, [])
     row = fields(value, dict.fromkeys(NAMES, list))
     try:
         return Known(
@@ -64,6 +68,7 @@ def decode_known(data: bytes, verify: Verify = identity.verify) -> Known:
             copies=tuple(map(decode_signed, row["copies"])),
             profiles=tuple((decode_signed(head), bytes(load)) for head, load in row["profiles"]),
             proofs=tuple(decode_proof(proof, verify) for proof in row["proofs"]),
+            cited=tuple(map(bytes, row["cited"])),
             retired=tuple(map(decode_signed, row["retired"])),
             secret=bytes(row["order"][0]),
             epoch=int(row["order"][1]),

@@ -42,6 +42,10 @@ class Link:
         """Whether its blames are used up."""
         return not self.blames.has(1, at)
 
+    def is_busy(self, at: float) -> bool:
+        """Whether its row, though idle, still serves: it is being dialled, or kept out."""
+        return self.dialling_since is not None or self.is_barred(at)
+
     def claim(self, rows: Iterable[Row], authors_max: int) -> None:
         """Remember what the peer says it holds."""
         kept = list(rows)[:authors_max]
@@ -62,7 +66,7 @@ class Links:
         self._settings = settings
         self._own_key = own_key
         self._random = random
-        self._is_new = is_new  # on probation: never takes the row of one who is not
+        self._is_new = is_new  # on probation: takes the row of one who is not last of all
         self._links: dict[bytes, Link] = {}
 
     def __len__(self) -> int:
@@ -92,7 +96,7 @@ class Links:
 
     def connect(self, peer: bytes, at: float, address: str = "") -> Link | None:
         """Note an open connection; None if the table is full of connected peers."""
-        link = self._obtain(peer)
+        link = self._obtain(peer, at)
         if link is None:
             return None
         link.dialling_since, link.address = None, address or link.address
@@ -136,7 +140,7 @@ class Links:
     def due(self, wanted: Iterable[bytes], at: float) -> Iterator[bytes]:
         """Those of ``wanted`` to dial now; marks them as being dialled."""
         for peer in wanted:
-            link = self._obtain(peer)
+            link = self._obtain(peer, at)
             if link is None or link.connected:
                 continue
             if link.dialling_since is not None:
@@ -154,16 +158,15 @@ class Links:
         longer = max(1.0, rows / DIGEST_ROWS)
         link.digest_at = at + longer * self._spread(self._settings.digest_every_s)
 
-    def _obtain(self, peer: bytes) -> Link | None:
+    def _obtain(self, peer: bytes, at: float) -> Link | None:
         link = self._links.get(peer)
         if link is not None:
             return link
         if len(self._links) >= self._settings.peers_max:
-            idle = [key for key, old in self._links.items() if not old.connected]
-            victim = min(idle, key=lambda key: not self._is_new(key), default=None)
-            if victim is None or (self._is_new(peer) and not self._is_new(victim)):
+            victim = self._replaceable(peer, at)
+            if victim is None:
                 return None
-            del self._links[victim]
+            del self._links[victim.peer]
         config = self._settings
         link = Link(
             peer,
@@ -173,6 +176,21 @@ class Links:
         )
         self._links[peer] = link
         return link
+
+    def _replaceable(self, peer: bytes, at: float) -> Link | None:
+        """The idle row that gives way to ``peer``: a newcomer's first, a failed dial's last.
+
+        For a newcomer no row is forgotten of one who is none and is being dialled, or is barred.
+        """
+        is_new = self._is_new
+        idle = [link for link in self._links.values() if not link.connected]
+        if is_new(peer):
+            idle = [link for link in idle if is_new(link.peer) or not link.is_busy(at)]
+
+        def worth(link: Link) -> tuple[bool, bool, bool]:
+            return not is_new(link.peer), link.is_busy(at), link.attempts > 0
+
+        return min(idle, key=worth, default=None)
 
     def _turn(self, peer: bytes) -> float:
         """The lower key dials at once; the higher one gives it time, then dials too."""

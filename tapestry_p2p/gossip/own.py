@@ -9,6 +9,7 @@ everybody: its disk may be a restored backup, and a new incarnation contradicts 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
 from enum import Enum
 from random import Random
 
@@ -144,8 +145,17 @@ class OwnStream:
             raise ProtocolError(f"{cue.value} while {self.voice.value}")
         self.voice = TRANSITIONS[self.voice, cue]
 
+    @property
+    def cited(self) -> tuple[bytes, ...]:
+        """Ids of the proofs that a resume has cited: the ring soon forgets the resume itself."""
+        return tuple(proof.id for proof in self.proofs if proof.id not in self.uncited)
+
     def restore(
-        self, headers: tuple[SignedHeader, ...], seen: SignedHeader | None, proofs: list[ForkProof]
+        self,
+        headers: tuple[SignedHeader, ...],
+        seen: SignedHeader | None,
+        proofs: list[ForkProof],
+        cited: Iterable[bytes] = (),
     ) -> None:
         """Go on from what the store holds."""
         for signed in sorted(headers, key=lambda item: item.header.seq):
@@ -155,8 +165,8 @@ class OwnStream:
             self._incarnation = self.head.header.incarnation
             trim(self.kept, self.head_seq, self._settings)
         self.proofs = proofs[-PROOFS_MAX:]
-        cited = {signed.header.cites for signed in headers}
-        self.uncited = [proof.id for proof in self.proofs if proof.id not in cited]
+        known = {*cited, *(signed.header.cites for signed in headers)}
+        self.uncited = [proof.id for proof in self.proofs if proof.id not in known]
         if seen is not None and seen.header.kind == RETIRE:
             self._stop("retired")
         elif seen is not None or self.uncited:  # it died before it could resume

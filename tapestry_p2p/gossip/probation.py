@@ -8,13 +8,15 @@ anew. One newcomer at a time has the turn, in an order that only our secret know
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from hashlib import blake2b
 
 from tapestry_p2p.gossip.settings import Settings
 
 TURN_RINGS = 4  # so many rings of own rounds a turn lasts; a turn costs a whole copy
-SHARE = 0.25  # of a neighbour's weight w, for all newcomers together: at most b/4, as b = f w
+# Of a neighbour's weight w, for all newcomers together: at most b/4, as b = f w. With f established
+# liars that is (f + 1/4) w > b, beyond what is proven: b covers f - 1 of them and a newcomer.
+SHARE = 0.25  # decisions/0009
 
 
 class Probation:
@@ -45,14 +47,28 @@ class Probation:
         needed = self._settings.probation_rounds
         return needed > 0 and self.rounds(author) < needed
 
-    def count(self, author: bytes) -> None:
-        """One more own round with a newcomer; of too many the one least here is forgotten."""
+    def count(self, author: bytes, is_gone: Callable[[bytes], bool]) -> None:
+        """One more own round with a newcomer; of too many rows one is forgotten.
+
+        First that of one who passed and is gone, else that of the newcomer least here; never that
+        of an exempt author, who forked.
+        """
         if author not in self._rounds and len(self._rounds) >= self._settings.members_max:
-            least = min(self._rounds, key=self._worth)
-            if not self.is_new(least) or least in self.exempt:
+            victim = self._forgettable(is_gone)
+            if victim is None:
                 return
-            del self._rounds[least]
+            del self._rounds[victim]
         self._rounds[author] = self.rounds(author) + 1
+
+    def _forgettable(self, is_gone: Callable[[bytes], bool]) -> bytes | None:
+        rows = [author for author in self._rounds if author not in self.exempt]
+        newcomers = [author for author in rows if self.is_new(author)]
+        gone = (author for author in rows if not self.is_new(author) and is_gone(author))
+        return next(gone, None) or min(newcomers, key=self.rounds, default=None)
+
+    def has_row(self, author: bytes) -> bool:
+        """Whether the author was counted, or forked."""
+        return author in self._rounds
 
     def begin_anew(self, author: bytes) -> None:
         """The author forked and has resumed: whoever it is, it is new again."""

@@ -113,8 +113,7 @@ class Protocol:
         if event.peer == self.public_key:
             state.emit(Drop(event.peer, "self"))
             return
-        if state.links.is_full_for(event.peer):
-            self._roster.make_way(event.peer)
+        self._roster.make_way(event.peer)
         link = state.links.connect(event.peer, state.now, event.address)
         if link is None:
             state.emit(Drop(event.peer, "full"))
@@ -188,8 +187,7 @@ class Protocol:
         state = self._state
         addresses = self._roster.wanted()
         for peer in addresses:
-            if state.links.is_full_for(peer):
-                self._roster.make_way(peer)
+            self._roster.make_way(peer)
         for peer in state.links.due(addresses, state.now):
             state.emit(Dial(peer, addresses[peer]))
 
@@ -233,9 +231,10 @@ class Protocol:
     def _restore(self, known: Known) -> None:
         state = self._state
         own_proofs = [proof for proof in known.proofs if proof.author == self.public_key]
-        state.own.restore(known.own, known.seen, own_proofs)
-        state.proofs = {proof.author: proof for proof in known.proofs}
+        state.own.restore(known.own, known.seen, own_proofs, known.cited)
         state.retired = {signed.header.author: signed for signed in known.retired}
+        others = (proof for proof in known.proofs if proof.author != self.public_key)
+        state.proofs = {p.author: p for p in others if p.author not in state.retired}
         state.probation.restore(known.probation)
         state.round = state.own.head.header.round if state.own.head else 0
         for signed, payload in known.profiles:
@@ -258,6 +257,7 @@ class Protocol:
             copies=tuple(s.standing for s in state.streams.values() if s.standing),
             profiles=tuple((member.signed, member.payload) for member in members if member),
             proofs=(*state.proofs.values(), *state.own.proofs),
+            cited=state.own.cited,
             retired=tuple(state.retired.values()),
             probation=state.probation.rows,
             secret=state.neighbours.secret,

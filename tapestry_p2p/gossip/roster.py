@@ -45,18 +45,16 @@ class Roster:
             return idle
         return next((k for k, s in streams.items() if is_new(k) and not s.followed), b"")
 
-    def make_way(self, peer: bytes) -> bool:
-        """Close a newcomer's connection for one who is none; False if there is no such thing."""
+    def make_way(self, peer: bytes) -> None:
+        """Where there is no room for one who is no newcomer, close a newcomer's connection."""
         state = self._state
-        if state.probation.is_new(peer):
-            return False
+        if not state.links.is_full_for(peer) or state.probation.is_new(peer):
+            return
         links = (link for link in state.links.connected() if state.probation.is_new(link.peer))
         victim = min(links, key=lambda link: link.connected_at, default=None)
-        if victim is None:
-            return False
-        state.emit(Drop(victim.peer, "place_taken"))
-        state.links.disconnect(victim.peer, state.now)
-        return True
+        if victim is not None:
+            state.emit(Drop(victim.peer, "place_taken"))
+            state.links.disconnect(victim.peer, state.now)
 
     def open(self, author: bytes) -> Stream:
         """A new stream for an author; ``has_room`` must hold."""
@@ -166,7 +164,17 @@ class Roster:
         state.round = round_
         for stream in list(state.streams.values()):
             if state.probation.is_new(stream.author) and self._is_here(stream):
-                state.probation.count(stream.author)
+                state.probation.count(stream.author, self._is_gone)
+
+    def _is_gone(self, author: bytes) -> bool:
+        stream = self._state.streams.get(author)
+        return author not in self._state.membership and (stream is None or stream.has_left)
+
+    def is_heard_of(self, author: bytes) -> bool:
+        """Whether we hold anything of an author, or its key is one that we were told to know."""
+        state = self._state
+        held = author in state.membership or author in state.streams
+        return held or author in state.probation.exempt or state.probation.has_row(author)
 
     def take_turns(self) -> None:
         """See whose turn it is among the newcomers; the others keep no place."""
@@ -290,23 +298,24 @@ class Roster:
         heard = [stream for stream in here if stream.fresh_at >= limit]
         return {stream.author for stream in (heard if 2 * len(heard) >= len(here) else here)}
 
-    def blocks(self) -> dict[bytes, str | None]:
-        """Members that may become neighbours, and the address block that each counts for."""
+    def blocks(self, among: Iterable[bytes] | None = None) -> dict[bytes, str | None]:
+        """Members that may become neighbours, and the address block that each counts for.
+
+        ``among``: only these are looked at; None: all.
+        """
         state = self._state
         blocks: dict[bytes, str | None] = {}
-        for author in state.membership:
+        for author in state.membership if among is None else among:
             member = state.membership.get(author)
-            addresses = member.profile.addresses if member else ()
-            if author in state.proofs or not (addresses or state.links.is_greeted(author)):
+            if member is None or author in state.proofs or author == state.public_key:
                 continue
-            seen = state.links.seen_at(author)  # what it says of itself may be made up
-            blocks[author] = address_block(seen or addresses[0]) if seen or addresses else "none"
-        for author in blocks:
-            if author in state.probation.exempt:
-                blocks[author] = None
-        for author in [author for author in blocks if self._is_unwelcome(author)]:
-            del blocks[author]
-        blocks.pop(state.public_key, None)
+            addresses, seen = member.profile.addresses, state.links.seen_at(author)
+            reached = addresses or state.links.is_greeted(author)
+            if not reached or self._is_unwelcome(author):
+                continue
+            said = seen or next(iter(addresses), "")  # what it says of itself may be made up
+            exempt = author in state.probation.exempt
+            blocks[author] = None if exempt else address_block(said) if said else "none"
         return blocks
 
     def _talk(self, peer: bytes, tie: Tie) -> None:
@@ -345,7 +354,7 @@ class Roster:
             return
         if self._is_unwelcome(peer):
             return
-        blocks = self.blocks()
+        blocks = self.blocks({*neighbours.ties, peer})  # a share is of the links that there are
         new = self._newcomers(blocks)
         if tie is not None:
             replaced = neighbours.agree(peer, blocks, state.now, new)

@@ -17,9 +17,6 @@ class Shunned:
         self._settings = settings
         self._rows: dict[bytes, tuple[int, float]] = {}
 
-    def __contains__(self, author: bytes) -> bool:
-        return author in self._rows
-
     def __len__(self) -> int:
         return len(self._rows)
 

@@ -147,12 +147,19 @@ class Loom(Generic[Author]):
     # -- publish
 
     def difference(self, trained: Vector) -> Difference:
-        """The coded step from the own copy to y, float32[d]. CodecError if it is not finite."""
+        """The coded step from the own copy to y = x + eta (trained - x).
+
+        ``trained`` is t, float32[d]: what training made of x, corrections included. CodecError if
+        the step is not finite.
+        """
         payload = encode(self.settings.codec, self._outer(trained) - self.own.vector)
         return Difference(payload, decode(self.settings.codec, payload, len(trained)))
 
     def published(self, difference: Difference, trained: Vector) -> None:
-        """The difference to y is durable and out: the own copy and the clock move."""
+        """The difference is durable and out: the own copy and the clock move.
+
+        ``trained``, float32[d], is the one that the difference was made of.
+        """
         self.own.add(difference.vector)
         self.latest = self._outer(trained)
         self._applied = self._applied + self._pull
@@ -174,10 +181,11 @@ class Loom(Generic[Author]):
     ) -> Mixing[Author]:
         """Draw the neighbours' public copies in, with momentum: once a round, after publishing.
 
-        Every weight is 1/(neighbours+1), or that times ``shares[author]`` for those who are on
-        probation; these add nobody to the live. ``copies`` leaves out whoever must not count
-        (forked, barred); stale ones are left out here. An absent neighbour's weight stays with
-        self. Changes nothing.
+        ``trained`` is t as in ``difference``; every copy is float32[d] too. Every weight is
+        1/(neighbours+1) times ``shares[author]``, in [0, 1], 1 where there is none; whoever has
+        less than 1 is on probation and adds nobody to the live. ``copies`` leaves out whoever must
+        not count (forked, barred); stale ones are left out here. An absent neighbour's weight
+        stays with self. Changes nothing.
         """
         return self._mix(trained, copies, neighbours, shares, once=True)
 
@@ -187,7 +195,10 @@ class Loom(Generic[Author]):
         neighbours: int,
         shares: Shares[Author] = MappingProxyType({}),
     ) -> Mixing[Author]:
-        """The round's mixing once more, with what neighbours published since; at any time."""
+        """The round's mixing once more, with what neighbours published since; at any time.
+
+        Arguments as in ``mix``.
+        """
         return self._mix(self.x, copies, neighbours, shares, once=False)
 
     def _mix(
@@ -212,7 +223,8 @@ class Loom(Generic[Author]):
         if once:
             momentum, owed = self._next_momentum(mean, copies)
             kept = replace(mean, owed=owed)
-            correction += self._outer(trained) - trained
+            if s.eta != 1.0:
+                correction += self._outer(trained) - trained
             if authors:
                 correction += np.float32(s.mu * self._trust(trained, momentum)) * momentum
         return Mixing(trained + correction, correction, pull, momentum, kept, authors, report)

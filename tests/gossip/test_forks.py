@@ -1,5 +1,7 @@
 """Two signed entries with one seq: weight 0, the author is told, and a citing resume heals it."""
 
+from dataclasses import replace
+
 import pytest
 from gossip_kit import NETWORK, Author, Bench, key, only, sent
 
@@ -7,7 +9,7 @@ from tapestry_p2p.gossip.canonical import Malformed, pack
 from tapestry_p2p.gossip.effects import Fetch, FetchKeyframe, Forked, Persist
 from tapestry_p2p.gossip.events import Connected, Message
 from tapestry_p2p.gossip.fork import decode_proof, fork_proof
-from tapestry_p2p.gossip.header import SignedHeader
+from tapestry_p2p.gossip.header import SignedHeader, sign
 from tapestry_p2p.gossip.known import decode_known
 from tapestry_p2p.gossip.messages import HELLO, Heads, Hello, Row, encode_hello
 from tapestry_p2p.gossip.own import sign_retire
@@ -198,6 +200,31 @@ def test_no_false_proofs() -> None:
     ):  # fmt: skip
         with pytest.raises(Malformed):
             decode_proof(pack([signed.encode() for signed in pair]))
+
+
+@pytest.mark.parametrize("seq", [5, 70], ids=["behind the ring", "at the head"])
+@pytest.mark.parametrize("forged_first", [False, True])
+def test_half_a_fork_that_the_author_did_not_sign_accuses_nobody(
+    seq: int, forged_first: bool
+) -> None:
+    """A true header beside one of the same seq that somebody else made up."""
+    bench, author = _followed()
+    for entry in author.grow(66):
+        bench.obey(bench.heads(author.key, entry))
+    true = author.log[seq] if seq < 70 else author.difference()
+    header = replace(true.header, root=bytes([9]) * 32)
+    by_another = sign(header, key(7).sign)
+    bench.connect(OTHER)
+    for forged in (by_another, SignedHeader(header, true.signature)):
+        pair = (forged, true) if forged_first else (true, forged)
+        before = bench.count("reject", "signature")
+        effects = bench.obey(bench.heads(OTHER, *pair))
+        assert bench.count("reject", "signature") == before + 1
+        assert not only(effects, Forked)
+        assert not bench.protocol.weight_zero(author.key)
+    assert not bench.protocol.snapshot().proofs
+    signed = sign(header, author.identity.sign)
+    assert only(bench.heads(OTHER, true, signed), Forked), "had it signed both, it would be one"
 
 
 def test_retire_ends_a_stream_at_any_seq_for_good() -> None:

@@ -1,7 +1,7 @@
 """Who is there: convergence by anti-entropy, caps, expiry by our own clock, tombstones."""
 
 import pytest
-from gossip_kit import Author, Bench, key, only, sent
+from gossip_kit import Author, Bench, key, make_settings, only, sent
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -10,7 +10,7 @@ from tapestry_p2p.gossip.effects import Drop, Unfollow
 from tapestry_p2p.gossip.events import Connected, Disconnected
 from tapestry_p2p.gossip.header import SignedHeader
 from tapestry_p2p.gossip.known import decode_known
-from tapestry_p2p.gossip.membership import address_block
+from tapestry_p2p.gossip.membership import Membership, address_block
 from tapestry_p2p.gossip.messages import Heads, Members, Row
 from tapestry_p2p.gossip.profile import (
     ADDRESSES_MAX,
@@ -213,6 +213,24 @@ def test_members_survive_a_restart() -> None:
     done = again.obey(again.connect(author.key, author.last))
     assert again.protocol.position(author.key) == 2
     assert done
+
+
+@pytest.mark.parametrize("comer", [1, 60], ids=["established", "new"])
+def test_a_newcomer_whom_we_met_gives_way_before_an_established_one_never_met(comer: int) -> None:
+    """To be here is cheap: it makes nobody worth more than one who lasted."""
+    established = {key(n).public_key for n in range(1, 20)}
+    members = Membership(make_settings(members_max=18), bytes(16), lambda k: k not in established)
+
+    def put(n: int, met: bool) -> bytes:
+        author = _member(n)
+        members.put(author.last, author.payload, decode_profile(author.payload), 0.0, met)
+        return author.key
+
+    old = [put(n, met=False) for n in range(2, 19)]
+    new_and_met = put(50, met=True)
+    put(comer, met=True)
+    assert new_and_met not in members
+    assert all(author in members for author in old)
 
 
 @given(st.text(max_size=80), st.lists(st.text(max_size=40), max_size=9))

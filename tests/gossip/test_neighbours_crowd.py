@@ -7,10 +7,12 @@ import pytest
 from crowd_kit import Crowd
 from gossip_kit import Author, Bench, key, only, sent
 
+from tapestry_p2p.gossip import roster
 from tapestry_p2p.gossip.canonical import pack
 from tapestry_p2p.gossip.effects import Dial, Effect, Unfollow
 from tapestry_p2p.gossip.events import Connected, Disconnected, Message, Publish
 from tapestry_p2p.gossip.known import decode_known
+from tapestry_p2p.gossip.membership import address_block
 from tapestry_p2p.gossip.messages import (
     ASK,
     ASK_GUEST,
@@ -72,6 +74,26 @@ def test_who_asks_is_answered_and_followed_while_there_is_room() -> None:
     assert len(answers) == len(authors)
     assert 2 <= len(yes) <= 4
     assert len(bench.protocol.followed()) == len(yes)
+
+
+def test_a_word_about_links_looks_at_the_links_and_not_at_every_member(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Such frames cost a sender 20 bytes; with 256 members each led to 256 parsed addresses."""
+    bench, authors = _sparse(count=40)
+    parsed = []
+
+    def counting(address: str) -> str | None:
+        parsed.append(address)
+        return address_block(address)
+
+    monkeypatch.setattr(roster, "address_block", counting)
+    for author in authors[:10]:
+        bench.connect(author.key, author.last)
+        before = len(parsed)
+        bench.say(author.key, Following(True, ASK))
+        assert 1 <= len(parsed) - before <= 5, "its own, and those of at most k = 4 links"
+    assert len(bench.protocol.followed()) >= 2
 
 
 def test_a_link_that_its_other_end_gives_up_is_given_up() -> None:

@@ -7,12 +7,13 @@ from gossip_kit import GENESIS_ROOT, NETWORK, PAYLOAD, Author, Bench, key, only,
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tapestry_p2p.gossip.canonical import pack, unpack
 from tapestry_p2p.gossip.effects import CloneSeen, OwnHead, Persist, ProfileDue, Send
 from tapestry_p2p.gossip.events import Publish, Unmute
 from tapestry_p2p.gossip.fork import decode_proof
 from tapestry_p2p.gossip.header import SignedHeader, decode_signed
 from tapestry_p2p.gossip.known import Known, decode_known
-from tapestry_p2p.gossip.messages import Heads, Members
+from tapestry_p2p.gossip.messages import MARK_BYTES, Heads, Members, Row
 from tapestry_p2p.gossip.own import TRANSITIONS, Cue, ProtocolError, Voice, sign_retire
 from tapestry_p2p.gossip.profile import Profile, encode_profile
 
@@ -304,6 +305,50 @@ def test_the_proof_of_our_own_fork_is_checkable_by_anybody() -> None:
     bench.connect(PEER, author.log[4])
     (proof,) = bench.protocol.snapshot().proofs
     assert decode_proof(proof.encode()).id == proof.id
+
+
+def test_a_fork_that_was_cited_stays_cited_when_the_ring_has_forgotten_the_resume() -> None:
+    author = _life(count=6)
+    bench = Bench(0, Known(own=tuple(author.log[:5])), ring=4)
+    _difference(bench, 20)
+    bench.connect(PEER, author.log[5])
+    bench.step(Unmute(bench.now))
+    assert bench.protocol.must_resume
+    uncited = decode_known(bench.protocol.snapshot().encode())
+    _publish(bench, "resume", root=root_of(21))
+    for n in range(3 * bench.settings.ring):
+        _difference(bench, 30 + n)
+    kinds = [signed.header.kind for signed in bench.protocol.own_headers().values()]
+    assert "resume" not in kinds
+    known = decode_known(bench.protocol.snapshot().encode())
+    assert len(known.proofs) == 1, "once, and it stays: others may still ask"
+    again = Bench(0, known, ring=4)
+    assert not again.protocol.mute
+    assert again.protocol.snapshot() == bench.protocol.snapshot(), "and so after every restart"
+    assert Bench(0, uncited, ring=4).protocol.mute, "the fork itself does silence a restart"
+
+
+def test_who_forked_and_resumed_does_not_show_its_own_fork_with_every_digest() -> None:
+    author = _life(count=6)
+    bench = _restored(author, 5)
+    _difference(bench, 20)
+    bench.connect(PEER, author.log[5])
+    bench.step(Unmute(bench.now))
+    _publish(bench, "resume", root=root_of(21))
+    again = Bench(0, decode_known(bench.protocol.snapshot().encode()))
+    again.connect(PEER)
+    head = again.protocol.own_highest
+    assert head is not None
+    seq = head.header.seq + 1
+    assert not sent(again.digest(PEER, Row(bench.key, 0, seq, seq, head.header.hash[:MARK_BYTES])))
+
+
+def test_what_was_stored_before_citations_were_is_still_read() -> None:
+    bench = Bench()
+    _publish(bench, "genesis", root=GENESIS_ROOT)
+    row = unpack(bench.protocol.snapshot().encode(), bytes_max=1 << 20)
+    del row["cited"]
+    assert decode_known(pack(row)) == bench.protocol.snapshot()
 
 
 @given(st.lists(st.sampled_from(Cue), max_size=12), st.sampled_from(Voice))

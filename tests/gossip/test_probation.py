@@ -280,9 +280,9 @@ def test_the_table_is_capped_and_forgets_who_was_here_least() -> None:
     probation.begin_anew(names[0])  # a founder who forked
     for name in names[1:4]:
         for _ in range(ROUNDS - (name == names[3])):
-            probation.count(name)
+            probation.count(name, _nobody)
     for name in names[4:]:
-        probation.count(name)
+        probation.count(name, _nobody)
     assert len(probation.rows) == 4
     assert [probation.is_new(name) for name in names[:4]] == [True, False, False, True]
     assert probation.rounds(names[8]) == 1
@@ -290,6 +290,44 @@ def test_the_table_is_capped_and_forgets_who_was_here_least() -> None:
         probation.begin_anew(name)
     assert len(probation.rows) == 4
     assert probation.is_new(names[0]), "a fork is not forgotten for want of room"
+
+
+def _nobody(author: bytes) -> bool:
+    return False
+
+
+def test_who_passed_and_is_gone_makes_way_for_those_who_come_later() -> None:
+    settings = replace(_bench().settings, members_max=4, founders=frozenset({key(1).public_key}))
+    probation = Probation(settings, PEER)
+    forked, gone, staying, newcomer, late, later = (key(n).public_key for n in range(1, 7))
+    for passed in (forked, gone, staying):
+        for _ in range(ROUNDS):
+            probation.count(passed, _nobody)
+    probation.begin_anew(forked)
+    for _ in range(ROUNDS):  # a founder who forked may also pass again, and go
+        probation.count(forked, _nobody)
+    probation.count(newcomer, _nobody)
+    probation.count(late, {forked, gone}.__contains__)
+    assert dict(probation.rows) == {forked: ROUNDS, staying: ROUNDS, newcomer: 1, late: 1}
+    probation.count(later, {forked}.__contains__)
+    assert dict(probation.rows).keys() == {forked, staying, late, later}
+
+
+def test_members_who_passed_and_left_do_not_keep_a_later_one_out() -> None:
+    """Twenty came, passed and left for good: the twenty-first has its rounds counted too."""
+    bench = _bench(members_max=20, all_to_all_max=17, streams_max=40)
+    for numbers in (range(1, 11), range(11, 21)):
+        authors = _met(bench, *numbers)
+        for _ in range(ROUNDS):
+            _round(bench, *authors)
+        for author in authors:
+            bench.obey(bench.heads(author.key, author.leave()))
+            bench.step(Disconnected(author.key, bench.now))
+    assert len(bench.protocol._state.probation.rows) == 20
+    (late,) = _met(bench, 60)
+    for _ in range(ROUNDS):
+        _round(bench, late)
+    assert bench.protocol.share(late.key) == 1
 
 
 def test_whose_turn_it_is_follows_from_our_secret_alone() -> None:

@@ -245,6 +245,25 @@ def test_the_trust_clip_bounds_momentum_by_training() -> None:
     np.testing.assert_array_equal(mixing.correction, mixing.pull)
 
 
+@pytest.mark.parametrize("eta", [0.5, 2.0])
+def test_the_trust_clip_goes_by_the_step_that_is_published(eta: float) -> None:
+    """u <= eta ||D|| / (1 - mu): a member's outer step is eta D, and momentum is measured by it."""
+    settings = LoomSettings(codec="fp32", gamma=0.01, mu=0.6, rho=0.0, eta=eta)
+    zero = np.zeros(D, np.float32)
+    loom = Loom[int](settings, zero, PublicCopy(zero))
+    for seq in range(2):
+        loom.decoded(1, seq)
+        trained = loom.x + np.float32(0.001)
+        loom.published(loom.difference(trained), trained)
+        copies = {1: np.full(D, 100 * seq, np.float32)}  # far more momentum than training
+        mixing = loom.mix(trained, copies, 1)
+        moved, training = mixing.x - (loom.x + eta * (trained - loom.x)), trained - loom.x
+        loom.mixed(mixing)
+    u = (moved - mixing.pull) / settings.mu
+    bound = eta * np.linalg.norm(training) / (1 - settings.mu)
+    assert np.linalg.norm(u) == pytest.approx(bound, rel=0.01)
+
+
 # ---- momentum over the neighbours common to both rounds ---------------------------------------
 
 
