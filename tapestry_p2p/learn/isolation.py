@@ -18,7 +18,7 @@ FORBIDDEN = (
     errno.EAFNOSUPPORT,
     errno.EPERM,
     errno.EACCES,
-)  # no such socket for this process at all
+)  # such sockets, to this process
 ELSEWHERE = ("192.0.2.1", 9)  # TEST-NET-1 (RFC 5737): nobody's address; UDP, so nothing is sent
 
 BY_ROOT = "own network namespace (root)"

@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 TAPESTRY = "/opt/tapestry/tapestry"
 MEMBERS = {"ana": "eng", "bo": "deu_1996"}
@@ -53,7 +54,7 @@ def pid_of(unit: str) -> int:
     return int(property_of(unit, "MainPID"))
 
 
-def status_of(name: str) -> dict:
+def status_of(name: str) -> dict[str, Any]:
     """`tapestry status --json`; {} while there is no daemon."""
     done = subprocess.run(
         [TAPESTRY, "status", "--json"],
