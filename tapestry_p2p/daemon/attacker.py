@@ -68,7 +68,7 @@ class Attacker:
         vectors = list(node.copies.vectors().values())
         if own is None or genesis is None or not vectors or not node.rounds.go.is_set():
             return
-        async with node.fetcher.mixing:
+        async with node.rounds.speaking:
             with contextlib.suppress(SilencedError):  # after a restart it asks first, as all do
                 if self._attack.spoils:
                     await self._publish_spoiled(own, round_)

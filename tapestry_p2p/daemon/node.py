@@ -1,15 +1,16 @@
 """The node: wires protocol, rounds, copies, store, transport and trainer together. Decides little.
 
 One owner of all state; one order of effects: whatever the protocol asks for is performed one by
-one, and what must be durable is on disk before the next. Three loops: foreign events, trained
-vectors (rounds.py), time.
+one, and what must be durable is on disk before the next. While a disk refuses an entry of ours,
+other events go on, and no byte that holds its signature leaves. Three loops: foreign events,
+trained vectors (rounds.py), time.
 """
 
 import contextlib
 import functools
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -43,7 +44,7 @@ from tapestry_p2p.gossip.fetch import (
     decode_request,
     encode_response,
 )
-from tapestry_p2p.gossip.header import DIFFERENCE, PROFILE, decode_signed
+from tapestry_p2p.gossip.header import DIFFERENCE, PROFILE, SignedHeader, decode_signed
 from tapestry_p2p.gossip.identity import Identity, peer_id_of, public_key_of
 from tapestry_p2p.gossip.profile import Profile, encode_profile
 from tapestry_p2p.gossip.protocol import Protocol
@@ -129,6 +130,9 @@ class Node:
         self._events_in, self._events_out = trio.open_memory_channel[ev.Event](EVENTS_MAX)
         self._effects = trio.Lock()
         self._auditing = trio.Lock()
+        self._unstored = b""  # signature of an entry that the disk refuses: nobody may see it
+        self._keeping_known = trio.Lock()
+        self._known_waits = False  # for a disk that refused it
         self._stop = trio.Event()
         self._nursery: trio.Nursery | None = None
         self._held: dict[bytes, list[tuple[str, bytes]]] = {}
@@ -236,9 +240,9 @@ class Node:
                 await self.trainer.stop()
                 await self.trainer.stopped.wait()
         with trio.CancelScope(shield=True, deadline=trio.current_time() + SAVE_S):
-            async with self.fetcher.mixing:
+            async with self.rounds.speaking:
                 await self.rounds.save()
-                await self._save_copies()
+            await self._save_copies()
 
     def _restore_copies(self) -> None:
         r = self._recovered
@@ -328,7 +332,8 @@ class Node:
         match effect:
             case ef.Send(peer, channel, data):
                 connection = self.transport.connections.get(peer)
-                if connection is not None:
+                shown = self._unstored and self._unstored in data
+                if connection is not None and not shown:  # it will ask again
                     connection.send(channel, data)
             case ef.Persist():
                 await self._persist(effect)
@@ -372,24 +377,63 @@ class Node:
             await self.disk.write(functools.partial(self.audit.catch_up, entries, time.time()))
 
     async def _persist(self, effect: ef.Persist) -> None:
-        if effect.record == "own":
-            signed = decode_signed(effect.data)
-            payload = self.rounds.payload if signed.header.kind == DIFFERENCE else effect.payload
-            entry = LoggedEntry(effect.seq, effect.data, payload)
-            await self.disk.write(functools.partial(self.store.append_entry, entry))
+        assert self._nursery is not None
+        if effect.record != "own":
+            if not await self._keep_known() and not self._known_waits:
+                self._known_waits = True
+                self._nursery.start_soon(self.disk.insist, self._keep_known)
+            return
+        signed = decode_signed(effect.data)
+        payload = self.rounds.payload if signed.header.kind == DIFFERENCE else effect.payload
+        entry = LoggedEntry(effect.seq, effect.data, payload)
+        async with self._letting_others_on(signed) as let_on:
+            append = functools.partial(self.store.append_entry, entry)
+            if not await self.disk.attempt(append):
+                let_on()
+                await self.disk.write(append)
             if self.tap is not None:
                 self.tap.signed(effect.data)
-            left = left_by(effect.data, payload)
+            if self._auditing.locked():
+                let_on()
             async with self._auditing:
-                await self.disk.write(functools.partial(self.audit.append, left, time.time()))
-            self.entries_published += 1
-            if signed.header.kind == DIFFERENCE:
-                self.entry_bytes += len(effect.data) + len(payload)
-                self.payload_bytes += len(payload)
-        else:
-            await self.disk.write(
-                functools.partial(self.store.save_known, self.protocol.snapshot().encode())
-            )
+                left = left_by(effect.data, payload)
+                note = functools.partial(self.audit.append, left, time.time())
+                if not await self.disk.attempt(note):
+                    let_on()
+                    await self.disk.write(note)
+        self.entries_published += 1
+        if signed.header.kind == DIFFERENCE:
+            self.entry_bytes += len(effect.data) + len(payload)
+            self.payload_bytes += len(payload)
+
+    @contextlib.asynccontextmanager
+    async def _letting_others_on(self, signed: SignedHeader) -> AsyncIterator[Callable[[], None]]:
+        """Once what it yields is called, other events are handled until the block ends.
+
+        None of them shows ``signed``, which is not stored yet: its signature is in no message. If
+        the block is cancelled it stays so, to the end of this process.
+        """
+
+        def let_on() -> None:
+            if not self._unstored:
+                self._unstored = signed.signature
+                self._effects.release()
+
+        try:
+            yield let_on
+        finally:
+            if self._unstored:
+                with trio.CancelScope(shield=True):
+                    await self._effects.acquire()
+        self._unstored = b""
+
+    async def _keep_known(self) -> bool:
+        """Save what the protocol knows; whether the disk took it."""
+        async with self._keeping_known:
+            job = functools.partial(self.store.save_known, self.protocol.snapshot().encode())
+            kept = await self.disk.attempt(job)
+            self._known_waits = self._known_waits and not kept
+            return kept
 
     async def _dial(self, peer: bytes, addresses: tuple[str, ...]) -> None:
         parsed = []
@@ -425,7 +469,8 @@ class Node:
         self.copies.followed.pop(author, None)
         if self.rounds.loom is not None:
             self.rounds.loom.forget(author)
-        self.store.drop_copy(author)
+        with contextlib.suppress(OSError):  # a refusing disk keeps it, and the next start drops it
+            self.store.drop_copy(author)
 
     # -- our own stream
 
@@ -434,7 +479,7 @@ class Node:
             return
         addresses = tuple(map(str, self.announced()))
         profile = Profile(self.options.name, self.options.languages, addresses)
-        async with self.fetcher.mixing:
+        async with self.rounds.speaking:
             root, now = self.copies.own.root, trio.current_time()
             with contextlib.suppress(SilencedError):
                 told = encode_profile(profile)
@@ -453,15 +498,17 @@ class Node:
     async def _keep_copies(self) -> None:
         while True:
             await trio.sleep(COPIES_EVERY_S)
-            async with self.fetcher.mixing:
-                await self._save_copies()
+            await self._save_copies()
 
     async def _save_copies(self) -> None:
-        known = self.protocol.snapshot()
-        heads = {signed.header.author: signed for signed in known.copies}
-        for author, followed in list(self.copies.followed.items()):
-            head = heads.get(author)
-            if head is not None and head.header.seq == followed.seq:
-                copy = FollowedCopy(author, followed.seq, head.encode(), followed.copy.vector)
-                await self.disk.write(functools.partial(self.store.save_copy, copy))
-        await self.disk.write(functools.partial(self.store.save_known, known.encode()))
+        """One by one, each as it stands then: nobody waits for the disk but we."""
+        for author in list(self.copies.followed):
+            async with self.fetcher.mixing:
+                heads = {s.header.author: s for s in self.protocol.snapshot().copies}
+                head, followed = heads.get(author), self.copies.followed.get(author)
+                if head is None or followed is None or head.header.seq != followed.seq:
+                    continue
+                vector = followed.copy.vector.copy()
+            copy = FollowedCopy(author, followed.seq, head.encode(), vector)
+            await self.disk.write(functools.partial(self.store.save_copy, copy))
+        await self.disk.insist(self._keep_known)

@@ -1,7 +1,8 @@
 """Our own rounds: publish what was trained, mix what neighbours published, hand corrections back.
 
 Knows the Loom, the copies, our stream and the trainer; no sockets, and of peers only whom the
-protocol follows. Rounds and copies take turns on one lock (``fetcher.mixing``).
+protocol follows. Mixing and copies take turns on one lock (``fetcher.mixing``), whoever publishes
+or saves our own copy on another (``speaking``): a disk that refuses holds up nobody else's copy.
 """
 
 import contextlib
@@ -94,11 +95,12 @@ class Rounds:
         self._unadded: dict[int, Vector] = {}
         self._saved_at = self._save_took = 0.0
         self._rounding = trio.Lock()
+        self.speaking = trio.Lock()
         self._round_s = 0.0
         self.voice = OwnVoice(
             protocol,
             copies,
-            fetcher.mixing,
+            self.speaking,
             self.greeted,
             act,
             self.save,
@@ -174,7 +176,7 @@ class Rounds:
         self.loom = Loom(self._loom_settings(), x, own.copy, on_all_cores)
         for author, followed in copies.followed.items():
             self.loom.decoded(author, followed.seq)
-        async with self._fetcher.mixing:
+        async with self.speaking:
             with contextlib.suppress(SilencedError):  # we then ask, and resume
                 await self.voice.begin(own)
         await self._introduce()
@@ -273,7 +275,7 @@ class Rounds:
                     self._unadded[number] = addition
 
     async def _publish_round(self, loom: Loom[bytes], y: Vector, round_: int, tokens: int) -> None:
-        async with self._fetcher.mixing:
+        async with self.speaking:
             difference = await self._in_thread(functools.partial(loom.difference, y))
             await self.publish_difference(difference, round_, tokens)
             loom.published(difference, y)
@@ -291,6 +293,7 @@ class Rounds:
             job = functools.partial(mix, copies.vectors(zero), protocol.neighbours, shares)
             mixing = await self._in_thread(job)
             loom.mixed(mixing)
+        async with self.speaking:
             await self.save(throttled=True)
         self._note_mixing(mixing)
         return mixing.correction

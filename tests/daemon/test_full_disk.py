@@ -16,7 +16,10 @@ from tapestry_p2p.daemon.run import health_of
 from tapestry_p2p.daemon.service import ROUND_STUCK_S
 from tapestry_p2p.daemon.status import Control
 from tapestry_p2p.daemon.store import LoggedEntry, Store
+from tapestry_p2p.daemon.transport import TransportError
 from tapestry_p2p.gossip import effects as ef
+from tapestry_p2p.gossip import events as ev
+from tapestry_p2p.gossip.messages import HELLO, Hello, encode_hello
 
 MANIFEST = make_manifest(vector())
 
@@ -67,7 +70,7 @@ async def made(nursery: trio.Nursery, store: Store) -> Node:
 
 async def round_of(node: Node) -> None:
     assert node.rounds.loom is not None
-    async with node.fetcher.mixing:
+    async with node.rounds.speaking:
         y = node.rounds.loom.latest + vector(scale=0.01)
         difference = node.rounds.loom.difference(y)
         await node.rounds.publish_difference(difference, node.rounds.round + 1, 0)
@@ -108,6 +111,58 @@ async def test_an_entry_waits_for_room_and_is_shown_after_it(
     state = store.load_own()
     assert state is not None
     assert [entry.seq for entry in state.entries] == list(range(seq + 2))
+
+
+@in_trio
+async def test_gossip_goes_on_while_an_entry_waits_and_never_shows_it(
+    store: Store, disk: Full, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    peer = Author(2, network=MANIFEST.network_id).genesis().grow(3)
+    sent: list[bytes] = []
+
+    class Listening:
+        """A connection that notes what it is given."""
+
+        address = "/ip4/127.0.0.1/tcp/1"
+
+        def send(self, _channel: str, data: bytes) -> None:
+            sent.append(data)
+
+        async def fetch(self, _request: bytes, _most: int) -> tuple[bytes, bytes]:
+            raise TransportError("nothing to be had")
+
+    async with trio.open_nursery() as nursery:
+        node = await made(nursery, store)
+        own = node.copies.own
+        monkeypatch.setitem(node.transport.connections, peer.key, Listening())
+        disk.full = True
+        nursery.start_soon(round_of, node)
+        while disk.refused < 2:
+            await trio.sleep(0.01)
+        head = node.protocol.head(node.key)
+        assert head is not None
+        assert own is not None
+        assert head.header.seq == own.seq + 1, "signed, and not stored"
+        now = trio.current_time()
+        hello = Hello(MANIFEST.network_id, 1, (peer.signed[-1],), (), False)
+        with trio.fail_after(2):
+            await node.act(ev.Connected(peer.key, now, "/ip4/127.0.0.1/tcp/1"))
+            await node.act(ev.Message(peer.key, HELLO, encode_hello(hello), now))
+            for later in range(40):  # digests are due, and whatever is asked for again
+                await node.act(ev.Tick(now + later))
+        seen = node.protocol.head(peer.key)
+        assert seen is not None
+        assert seen.header.seq == 4 - 1
+        assert sent, "something was said meanwhile"
+        assert not any(head.signature in data for data in sent)
+        disk.full = False
+        while own.seq != head.header.seq:
+            await trio.sleep(0.01)
+        await node.act(ev.Disconnected(peer.key, now + 60))
+        await node.act(ev.Connected(peer.key, now + 60, "/ip4/127.0.0.1/tcp/1"))
+        monkeypatch.undo()  # the transport closes real connections
+        node.stop()
+    assert any(head.signature in data for data in sent), "then it is shown"
 
 
 @in_trio

@@ -81,7 +81,7 @@ async def publish(node: Node, number: int) -> bytes:
     rounds, loom = node.rounds, node.rounds.loom
     assert loom is not None
     y = loom.latest + vector(seed=number, scale=0.01)
-    async with node.fetcher.mixing:
+    async with node.rounds.speaking:
         difference = loom.difference(y)
         await rounds.publish_difference(difference, number, 0)
         loom.published(difference, y)

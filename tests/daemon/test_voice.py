@@ -75,7 +75,7 @@ async def shown(node: Node, *heads: SignedHeader) -> None:
 async def publishes(node: Node) -> None:
     """One round of this node, as its trainer would have it."""
     assert node.rounds.loom is not None
-    async with node.fetcher.mixing:
+    async with node.rounds.speaking:
         y = node.rounds.loom.latest + vector(scale=0.01)
         difference = node.rounds.loom.difference(y)
         await node.rounds.publish_difference(difference, node.rounds.round + 1, 0)
@@ -221,7 +221,7 @@ async def test_silenced_in_the_middle_of_a_round_it_stays_up(store: Store) -> No
     """A peer shows another life of ours after the round began, before its entry is signed."""
     ahead = Author(network=MANIFEST.network_id).genesis().grow(7)
     async with running(make_node(MANIFEST, store)) as node:
-        async with node.fetcher.mixing:
+        async with node.rounds.speaking:
             own = node.copies.own
             assert own is not None
             before = own.copy.vector.copy()
@@ -241,7 +241,7 @@ async def test_a_profile_states_the_root_of_the_copy_it_finds(store: Store) -> N
     """A round is being published when the profile is due: its copy is what the profile is about."""
     async with running(make_node(MANIFEST, store)) as node, trio.open_nursery() as nursery:
         assert node.rounds.loom is not None
-        async with node.fetcher.mixing:
+        async with node.rounds.speaking:
             nursery.start_soon(node._publish_profile)
             await trio.testing.wait_all_tasks_blocked(0.01)
             difference = node.rounds.loom.difference(vector(seed=3))
