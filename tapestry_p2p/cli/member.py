@@ -27,6 +27,9 @@ def run(*, apart: bool = False) -> int:
     apart
         Start no trainer: wait for one that another unit starts (`tapestry service`).
     """
+    from tapestry_p2p.daemon.ending import ENDING
+
+    ENDING.listen()
     from tapestry_p2p.daemon.run import run as run_daemon
 
     run_daemon(find_paths(), apart)

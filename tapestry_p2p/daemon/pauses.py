@@ -1,4 +1,4 @@
-"""Why this member does not train just now: told so, out of its hours, on battery, machine busy.
+"""Why this member does not train just now: told so, out of its hours, on battery, busy, disk full.
 
 A pause ends the trainer's process, which saves first: its memory and its cores are free. The node
 stays in the network, follows and serves. Training goes on when no reason is left. What was told by
@@ -22,7 +22,8 @@ log = logging.getLogger("tapestry.pauses")
 
 LOOK_S = 15.0
 BUSY_LOOKS, CALM_LOOKS = 2, 8  # in a row: half a minute of load stops us, two of calm let us go on
-OPERATOR, HOURS, BATTERY, LOAD = "operator", "hours", "battery", "load"
+DISK_PATIENCE_S, DISK_LOOK_S = 60.0, 1.0  # a start of the trainer costs more than a short refusal
+OPERATOR, HOURS, BATTERY, LOAD, DISK = "operator", "hours", "battery", "load", "disk"
 _SUPPLIES = Path("/sys/class/power_supply")
 
 
@@ -70,6 +71,15 @@ async def govern(pauses: Pauses, trainer: Trainer) -> None:
             log.info("training goes on")
             trainer.release()
         await changed.wait()
+
+
+async def watch_disk(pauses: Pauses, fault: Callable[[], str]) -> None:
+    """Pause while nothing can be written for long; until cancelled."""
+    looks = 0
+    while True:
+        looks = looks + 1 if fault() else 0
+        pauses.say(DISK, fault() if looks * DISK_LOOK_S > DISK_PATIENCE_S else "")
+        await trio.sleep(DISK_LOOK_S)
 
 
 # ---- the machine -----------------------------------------------------------------------------

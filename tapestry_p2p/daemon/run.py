@@ -23,11 +23,12 @@ from tapestry_p2p.daemon.address import Address, parse_address
 from tapestry_p2p.daemon.apart import Door
 from tapestry_p2p.daemon.attacker import Attacker
 from tapestry_p2p.daemon.config import Config, load_config, need_data
+from tapestry_p2p.daemon.ending import ENDING
 from tapestry_p2p.daemon.keyfile import load_key
 from tapestry_p2p.daemon.manifest import Manifest, load_manifest, task_file
 from tapestry_p2p.daemon.node import Node, NodeOptions
 from tapestry_p2p.daemon.paths import Paths
-from tapestry_p2p.daemon.pauses import Sight, Watcher, look, watch_machine
+from tapestry_p2p.daemon.pauses import Sight, Watcher, look, watch_disk, watch_machine
 from tapestry_p2p.daemon.promise import watch
 from tapestry_p2p.daemon.quantities import parse_rate
 from tapestry_p2p.daemon.recovery import Recovered, recover
@@ -70,6 +71,7 @@ def run(paths: Paths, apart: bool = False) -> None:
 
 def _unwrapped(main: Any, *args: Any) -> None:
     """trio.run, with the TapestryError inside a group taken out of it."""
+    ENDING.loop()
     try:
         trio.run(main, *args)
     except BaseExceptionGroup as group:
@@ -216,6 +218,7 @@ async def _accompany(node: Node, config: Config, paths: Paths, attack: str) -> N
         nursery.start_soon(watch, node.manifest.mixing, node.protocol)
         nursery.start_soon(service.feed, health_of(node))
         nursery.start_soon(watch_machine, Watcher(node.pauses, config.budget), look_at(node))
+        nursery.start_soon(watch_disk, node.pauses, lambda: node.disk.fault)
         service.notify("READY=1")
         log.info("running as %s", node.identity.peer_id)
 
@@ -283,6 +286,8 @@ def _need_network(found: Recovered, network_id: bytes) -> None:
 
 async def _obey_signals(node: Node) -> None:
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        if ENDING.told:
+            node.stop()
         async for number in signals:
             log.info("signal %d: stopping", number)
             service.notify("STOPPING=1")

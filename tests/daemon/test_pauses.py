@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import trio
-from daemon_kit import in_trio
+from daemon_kit import in_mock_time, in_trio
 from test_trainer_process import START, Rounds, alive, running, stand_in, until
 
 from tapestry_p2p.daemon.config import Budget
@@ -15,6 +15,9 @@ from tapestry_p2p.daemon.pauses import (
     BATTERY,
     BUSY_LOOKS,
     CALM_LOOKS,
+    DISK,
+    DISK_LOOK_S,
+    DISK_PATIENCE_S,
     HOURS,
     LOAD,
     OPERATOR,
@@ -24,6 +27,7 @@ from tapestry_p2p.daemon.pauses import (
     govern,
     look,
     on_battery,
+    watch_disk,
     within,
 )
 
@@ -185,3 +189,20 @@ async def test_news_that_a_paused_trainer_never_took_hold_nobody_up(tmp_path: Pa
                 await waited.wait()
         with trio.fail_after(5):
             assert await trainer.add(START, life) == 0
+
+
+@in_mock_time
+async def test_a_disk_that_refuses_for_long_ends_training_and_a_short_refusal_does_not(
+    tmp_path: Path,
+) -> None:
+    pauses, fault = Pauses(tmp_path / "paused"), [""]
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(watch_disk, pauses, lambda: fault[0])
+        for seconds, seen in ((DISK_PATIENCE_S - 5, {}), (10, {DISK: "it is full"})):
+            fault[0] = "it is full"
+            await trio.sleep(seconds)
+            assert pauses.reasons == seen
+        fault[0] = ""
+        await trio.sleep(2 * DISK_LOOK_S)
+        assert pauses.reasons == {}
+        nursery.cancel_scope.cancel()
