@@ -46,6 +46,7 @@ VERBS: dict[str, tuple[Verb, ...]] = {
         ("pause", "member:pause", "Let it train no more for a while."),
         ("resume", "member:resume", "Let it train again."),
         ("stop", "member:stop", "Tell it to save and end."),
+        ("rollback", "rollback:rollback", "Take up its own state of some rounds ago."),
         ("audit", "audit:audit", "Show what left this machine."),
         ("service", "service:app", "Run it by systemd."),
     ),

@@ -234,6 +234,28 @@ class Node:
         """Begin to end: the trainer saves, the state is saved, connections are cut."""
         self._stop.set()
 
+    async def roll_back(self, back: int) -> dict[str, int]:
+        """Take up our own state of ``back`` rounds ago; see Rounds.roll_back.
+
+        Done to its end even if whoever asked for it does not wait.
+        """
+        assert self._nursery is not None
+        done, told = trio.Event(), dict[str, int]()
+        refused: list[TapestryError] = []
+
+        async def work() -> None:
+            try:
+                told.update(await self.rounds.roll_back(back, self.trainer))
+            except TapestryError as error:
+                refused.append(error)
+            done.set()
+
+        self._nursery.start_soon(work)
+        await done.wait()
+        if refused:
+            raise refused[0]
+        return told
+
     async def _end(self) -> None:
         with trio.move_on_after(STOP_S + 0.2):
             if self.trainer is not None:

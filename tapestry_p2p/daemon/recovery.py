@@ -30,6 +30,7 @@ class Recovered:
     copies: list[FollowedCopy] = field(default_factory=list)
     known: Known = field(default_factory=Known)
     rolled_back: bool = False
+    reverted: bool = False  # the operator wants an earlier state, which the next entry states
 
 
 def recover(store: Store, parameters: int, norm_max: float) -> Recovered:
@@ -80,18 +81,19 @@ def _replay(found: Recovered, state: OwnState, parameters: int, norm_max: float)
         if entry.seq <= found.seq:
             continue
         header = decode_signed(entry.signed).header
-        if not _moved(copy, header, entry.payload, found.seq, norm_max):
+        if not moved(copy, header, entry.payload, found.seq, norm_max):
             found.rolled_back = True
             break
         found.seq = entry.seq
         if header.kind == DIFFERENCE:
             found.round = header.round
             found.x = copy.vector  # what the coding lost of x is lost with it, and heals
+    found.reverted = state.reverted and found.seq == state.seq
     found.copy = copy.vector
 
 
-def _moved(copy: PublicCopy, header: Header, payload: bytes, seq: int, norm_max: float) -> bool:
-    """Whether the entry leads on from ``seq``; the copy then stands at it."""
+def moved(copy: PublicCopy, header: Header, payload: bytes, seq: int, norm_max: float) -> bool:
+    """Whether an entry of ours leads on from ``seq``; the copy then stands at it."""
     if header.kind == DIFFERENCE:
         if header.seq != seq + 1:
             return False

@@ -23,9 +23,11 @@ from tapestry_p2p.daemon.fetcher import Fetcher, FetchError
 from tapestry_p2p.daemon.joiner import Joiner
 from tapestry_p2p.daemon.manifest import Manifest
 from tapestry_p2p.daemon.recovery import Recovered
+from tapestry_p2p.daemon.rollback import earlier
 from tapestry_p2p.daemon.store import Store
 from tapestry_p2p.daemon.trainer import TrainedVector, Trainer
 from tapestry_p2p.daemon.voice import ASK_DEADLINE_S, SETTLE_S, OwnVoice, SilencedError
+from tapestry_p2p.errors import NOT_READY, TapestryError
 from tapestry_p2p.gossip import events as ev
 from tapestry_p2p.gossip.header import DIFFERENCE
 from tapestry_p2p.gossip.identity import peer_id_of
@@ -106,6 +108,7 @@ class Rounds:
             self.save,
             lambda: self.round,
             recovered.rolled_back,
+            recovered.reverted,
         )
 
     @property
@@ -173,13 +176,17 @@ class Rounds:
             own = Followed(-1, PublicCopy(copies.genesis.vector), copy_root(copies.genesis))
             x = copies.genesis.vector
             copies.own = own
-        self.loom = Loom(self._loom_settings(), x, own.copy, on_all_cores)
-        for author, followed in copies.followed.items():
-            self.loom.decoded(author, followed.seq)
+        self._weave(x, own)
         async with self.speaking:
             with contextlib.suppress(SilencedError):  # we then ask, and resume
                 await self.voice.begin(own)
         await self._introduce()
+
+    def _weave(self, x: Vector, own: Followed) -> None:
+        """A new Loom at x, float32[d]; it sees whom we follow."""
+        self.loom = Loom(self._loom_settings(), x, own.copy, on_all_cores)
+        for author, followed in self._copies.followed.items():
+            self.loom.decoded(author, followed.seq)
 
     def _loom_settings(self) -> LoomSettings:
         m = self.manifest
@@ -208,6 +215,35 @@ class Rounds:
             except FetchError as error:
                 log.info("nobody could give us the first vector yet: %s", error.reason)
             await trio.sleep(GENESIS_RETRY_S)
+
+    async def roll_back(self, back: int, trainer: Trainer | None) -> dict[str, int]:
+        """Go on from our own copy as it stood ``back`` rounds ago; what was done.
+
+        A ``resume`` states it: followers take it whole. Rounds are counted on. TapestryError: not
+        kept (rollback.py), or not now (4).
+        """
+        async with self._rounding, self.speaking:
+            own = self._copies.own
+            if self.loom is None or own is None or self.voice.is_silent():
+                raise TapestryError("the member is still starting; try again soon", NOT_READY)
+            norm_max = self.manifest.limits.norm_max
+            job = functools.partial(earlier, self._store, back, self.round, norm_max)
+            vector, round_ = await trio.to_thread.run_sync(job)
+            save = functools.partial(
+                self._store.save_own, own.seq, self.round, vector, vector, reverted=True
+            )
+            await self._disk.write(save)
+            own = Followed(own.seq, PublicCopy(vector), b"")
+            self._copies.own = own
+            self._weave(vector, own)
+            if trainer is not None:
+                trainer.renew()
+            self.voice.reverted = True
+            with contextlib.suppress(SilencedError):  # we then ask, and resume from it as well
+                await self.voice.resume(own)
+                self._copies.pin(own.root, own.copy)  # the next entry is near
+            log.warning("rolled back from round %d to the state of round %d", self.round, round_)
+            return {"round": self.round, "taken": round_, "seq": own.seq}
 
     # -- rounds
 

@@ -54,9 +54,12 @@ class Control:
         asked = str(request.get("do"))
         if asked == "retire":
             return await self._retire(request)
+        if asked == "rollback":
+            back = request.get("rounds")
+            return await self._node.roll_back(back if type(back) is int else 0)
         verb = self._verbs.get(asked)
         if verb is None:
-            known = ", ".join(sorted([*self._verbs, "retire"]))
+            known = ", ".join(sorted([*self._verbs, "retire", "rollback"]))
             raise TapestryError(f"do must be one of {known}", USAGE)
         return verb()
 

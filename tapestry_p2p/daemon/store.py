@@ -30,6 +30,7 @@ from tapestry_p2p.daemon.files import (
     write_all,
     write_file,
 )
+from tapestry_p2p.daemon.past import Past
 from tapestry_p2p.errors import TEMPORARY, TapestryError
 from tapestry_p2p.mix.codec import Vector
 
@@ -52,8 +53,9 @@ class OwnState:
     """The newest whole state: after entry ``seq`` the model was x and the own copy was ``copy``.
 
     ``head`` is the signed header of that entry, ``entries`` are the logged ones in order (the last
-    ring and more), ``rolled_back`` whether anything was found damaged or missing. Vectors are
-    float32[d].
+    ring and more), ``rolled_back`` whether anything was found damaged or missing, ``reverted``
+    whether x and copy are an earlier state that the operator wants, which no entry states yet.
+    Vectors are float32[d].
     """
 
     seq: int
@@ -63,6 +65,7 @@ class OwnState:
     head: bytes
     entries: list[LoggedEntry]
     rolled_back: bool
+    reverted: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +118,8 @@ class Store:
         self._own = Pair(directory / "own")
         self._known = Pair(directory / "known")
         self._shown = Mark(directory / "own.seq")  # the last entry that was safe
+        self.past = Past(directory / "past", ring)
+        self._rebased = False  # the copy has moved otherwise than by an entry
         self._log_path = directory / "own.log"
         self._log: int | None = None
         self._end: int | None = None  # where the next record begins; None: not read yet
@@ -149,6 +154,8 @@ class Store:
         self._head = entries[-1].signed if entries else state["head"]
         gap = bool(entries) and entries[0].seq > state["seq"] + 1
         behind = not entries or entries[-1].seq < max(state["seq"], shown)
+        reverted = state.get("reverted", False)
+        self._rebased = self._damaged or gap or behind or reverted
         return OwnState(
             state["seq"],
             state["round"],
@@ -157,12 +164,16 @@ class Store:
             state["head"],
             entries,
             self._damaged or gap or behind,
+            reverted,
         )
 
-    def save_own(self, seq: int, round_: int, x: Vector, copy: Vector) -> None:
+    def save_own(
+        self, seq: int, round_: int, x: Vector, copy: Vector, reverted: bool = False
+    ) -> None:
         """Make the state after own entry ``seq``, the last appended one, durable.
 
         -1: the start that the first entry will name, where nobody else could make it again.
+        ``reverted``: it is an earlier one; the next entry will state it.
         """
         document = {
             "seq": seq,
@@ -170,9 +181,15 @@ class Store:
             "x": x.tobytes(),
             "copy": copy.tobytes(),
             "head": self._head,
+            "reverted": reverted,
         }
         self._own.save(_pack(document))
         self._saved_before, self._saved = self._saved, seq
+        self._rebased = self._rebased or reverted
+        if seq >= 0 and not reverted and (self._rebased or self.past.due(seq)):
+            with contextlib.suppress(OSError):  # the state is safe; the next one tries again
+                self.past.keep(seq, round_, copy)
+                self._rebased = False
 
     def append_entry(self, entry: LoggedEntry) -> None:
         """Write an own entry ahead: durable when this returns, and only then to be shown."""
@@ -191,13 +208,15 @@ class Store:
                 self._compact()
 
     def _compact(self) -> None:
-        """Keep the last twice the ring, and what either saved state has to be led on by."""
+        """Keep the last twice the ring, and what saved and earlier states are led on by."""
         entries = self._read_log()
         oldest = max(0, len(entries) - 2 * self._ring)
-        kept = [e for i, e in enumerate(entries) if i >= oldest or e.seq > self._saved_before]
+        needed = min(self._saved_before, self.past.leads_on_from())
+        kept = [e for i, e in enumerate(entries) if i >= oldest or e.seq > needed]
         if len(kept) < len(entries):
             self._rewrite(kept)
-        self._compact_above = max(_COMPACT * self._ring, 2 * len(kept))
+        room = max(self._ring, len(kept) // 4)
+        self._compact_above = max(_COMPACT * self._ring, len(kept) + room)
 
     def _append(self, record: bytes) -> None:
         if self._log is None:
@@ -303,9 +322,14 @@ def _records(path: Path) -> _Log:
     return log
 
 
+def read_entries(directory: Path) -> list[LoggedEntry]:
+    """The entries in a store's log, without its lock: a running node may write meanwhile."""
+    return _records(directory / "own.log").entries
+
+
 def peek_entries(directory: Path) -> list[bytes]:
-    """The signed headers in a store's log, without its lock: a running node may write meanwhile."""
-    return [entry.signed for entry in _records(directory / "own.log").entries]
+    """Their signed headers."""
+    return [entry.signed for entry in read_entries(directory)]
 
 
 def _record(entry: LoggedEntry) -> bytes:

@@ -172,6 +172,12 @@ class Trainer:
         self._serving.deadline = trio.current_time() + STOP_S
         await self._order({"t": "stop"})
 
+    def renew(self) -> None:
+        """End this life; the next begins at once, from what ``begin`` says. What comes is void."""
+        self.life += 1
+        self._dismissed = self._sock is not None
+        self._serving.deadline = trio.current_time()
+
     def release(self) -> None:
         """Train again."""
         self.held = False
@@ -303,6 +309,7 @@ class Trainer:
         return await self._listen(sock, self._shared)
 
     async def _listen(self, sock: socket.socket, shared: link.SharedVectors) -> str:
+        life = self.life
         while True:
             packet, _ = await self._receive_record(sock)
             if not packet:
@@ -315,7 +322,7 @@ class Trainer:
             if record["t"] == "vector":
                 vector = shared.read(link.OUT, record["seq"], record["digest"])
                 self._note(record)
-                await self._send.send(TrainedVector(vector, record, self.life))
+                await self._send.send(TrainedVector(vector, record, life))
 
     def _welcome(self, record: dict[str, Any], fds: list[int]) -> link.SharedVectors:
         if record["t"] != "hello" or len(fds) != 1:

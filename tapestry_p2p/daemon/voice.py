@@ -39,6 +39,7 @@ class OwnVoice:
     save: Callable[[], Awaitable[None]]  # the own state, durably
     round: Callable[[], int]
     rolled_back: bool
+    reverted: bool = False  # our copy is an earlier one, by our own will: no entry states it yet
     adoption: bytes = b""  # names the copies that ours starts from, unless at the first vector
     _asking: bool = False
 
@@ -89,23 +90,25 @@ class OwnVoice:
 
     async def _has_spoken(self) -> bool:
         """Unmute and sign what must come first; False if that has to wait."""
-        own, protocol = self.copies.own, self.protocol
-        if own is None:
-            return False  # no trainer has told us the first vector yet
+        protocol = self.protocol
         async with self.lock:
+            own = self.copies.own
+            if own is None:
+                return False  # no trainer has told us the first vector yet
             try:
                 await self.act(ev.Unmute(trio.current_time()))
                 await self.begin(own)
-                while protocol.must_resume or self.rolled_back:
-                    await self._resume(own)
+                while protocol.must_resume or self.rolled_back or self.reverted:
+                    await self.resume(own)
             except SilencedError:
                 return False
         return bool(protocol.stopped) or not protocol.mute
 
-    async def _resume(self, own: Followed) -> None:
+    async def resume(self, own: Followed) -> None:
+        """State our copy as it is by a ``resume``. Hold ``lock``. SilencedError as `publish`."""
         own.root = copy_root(own.copy)
         now = trio.current_time()
         await self.publish(ev.Publish(RESUME, now, root=own.root, round=self.round()))
-        self.rolled_back = False
+        self.rolled_back = self.reverted = False
         await self.save()
         log.warning("resumed our stream at entry %d", own.seq)

@@ -1,0 +1,93 @@
+"""Earlier own copies, kept for a rollback: the newest three, then ever sparser ones.
+
+One sealed file each, named by the entry after which the copy stood so and by its round. From the
+oldest of the newest three the log leads on, so every round since is to be had; of the time before,
+only what lies here. Each costs as much disk as the model: at most `FILES_MAX` of them.
+"""
+
+import contextlib
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgpack
+import numpy as np
+
+from tapestry_p2p.daemon.files import DamagedError, seal, unseal, write_file
+from tapestry_p2p.mix.codec import Vector
+
+NEWEST = 3
+SPARSE = (8, 64)  # of so many times `every` entries the first copy is kept, two of each
+SPARSE_KEPT = 2
+FILES_MAX = NEWEST + SPARSE_KEPT * len(SPARSE)
+_NAME = re.compile(r"(\d{1,19})\.(\d{1,19})")
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Kept:
+    """An earlier state: after own entry ``seq``, of that round."""
+
+    seq: int
+    round: int
+
+    @property
+    def name(self) -> str:
+        """Its file."""
+        return f"{self.seq}.{self.round}"
+
+
+def worth_keeping(seqs: Iterable[int], every: int) -> set[int]:
+    """Which of these are kept: the newest, and the first of each of the newest longer stretches."""
+    ordered = sorted(seqs)
+    kept = set(ordered[-NEWEST:])
+    for times in SPARSE:
+        first: dict[int, int] = {}
+        for seq in ordered:
+            first.setdefault(seq // (every * times), seq)
+        kept |= set(list(first.values())[-SPARSE_KEPT:])
+    return kept
+
+
+class Past:
+    """The folder of earlier copies. Blocking. ``every``: own entries between two of them."""
+
+    def __init__(self, folder: Path, every: int) -> None:
+        self._folder, self._every = folder, every
+
+    def kept(self) -> list[Kept]:
+        """What lies here, oldest first."""
+        try:
+            found = [_NAME.fullmatch(path.name) for path in self._folder.iterdir()]
+        except FileNotFoundError:
+            return []
+        return sorted(Kept(int(match[1]), int(match[2])) for match in found if match)
+
+    def due(self, seq: int) -> bool:
+        """Whether the copy after entry ``seq`` is to be kept."""
+        kept = self.kept()
+        return not kept or seq // self._every != kept[-1].seq // self._every
+
+    def leads_on_from(self) -> int:
+        """The entry after which the log has to be whole; a high number if nothing lies here."""
+        kept = self.kept()[-NEWEST:]
+        return kept[0].seq if kept else 1 << 62
+
+    def keep(self, seq: int, round_: int, copy: Vector) -> None:
+        """Keep float32[d], and let go what is not worth it any more. OSError."""
+        self._folder.mkdir(mode=0o700, exist_ok=True)
+        data = msgpack.packb({"seq": seq, "round": round_, "copy": copy.tobytes()})
+        write_file(self._folder / Kept(seq, round_).name, seal(seq, data))
+        kept = self.kept()
+        worth = worth_keeping((each.seq for each in kept), self._every)
+        for each in kept:
+            if each.seq not in worth:
+                with contextlib.suppress(FileNotFoundError):
+                    (self._folder / each.name).unlink()
+
+    def load(self, kept: Kept) -> Vector:
+        """The copy float32[d]. DamagedError if it is not as it was written; OSError."""
+        found = msgpack.unpackb(unseal((self._folder / kept.name).read_bytes())[1])
+        if (found["seq"], found["round"]) != (kept.seq, kept.round):
+            raise DamagedError("it is of another entry than its name says")
+        return np.frombuffer(found["copy"], "<f4").astype(np.float32)
