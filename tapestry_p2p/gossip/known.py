@@ -34,7 +34,7 @@ class Known:
     secret: bytes = b""  # keys the order in which neighbours are chosen
     epoch: int = 0  # of that order
     neighbours: tuple[tuple[bytes, bool], ...] = ()  # (peer, whether we chose it)
-    probation: tuple[tuple[bytes, int], ...] = ()  # (author, own rounds in which it was here)
+    probation: tuple[tuple[bytes, int, bool], ...] = ()  # (author, own rounds with it, exempt)
 
     def encode(self) -> bytes:
         """The bytes to store."""
@@ -45,7 +45,7 @@ class Known:
                 "neighbours": [[peer, int(chosen)] for peer, chosen in self.neighbours],
                 "order": [self.secret, self.epoch],
                 "own": [signed.encode() for signed in self.own],
-                "probation": [[author, rounds] for author, rounds in self.probation],
+                "probation": [[author, rounds, int(so)] for author, rounds, so in self.probation],
                 "profiles": [[signed.encode(), payload] for signed, payload in self.profiles],
                 "proofs": [proof.encode() for proof in self.proofs],
                 "retired": [signed.encode() for signed in self.retired],
@@ -73,7 +73,13 @@ def decode_known(data: bytes, verify: Verify = identity.verify) -> Known:
             secret=bytes(row["order"][0]),
             epoch=int(row["order"][1]),
             neighbours=tuple((bytes(peer), bool(chosen)) for peer, chosen in row["neighbours"]),
-            probation=tuple((bytes(author), int(rounds)) for author, rounds in row["probation"]),
+            probation=tuple(map(_probation_row, row["probation"])),
         )
     except (IndexError, TypeError, ValueError) as error:
         raise Malformed("not a stored state") from error
+
+
+def _probation_row(row: list[object]) -> tuple[bytes, int, bool]:
+    """Rows of two were stored before the third: who is exempt and has one may have forked."""
+    author, rounds, exempt = row if len(row) == 3 else (*row, True)
+    return bytes(author), int(rounds), bool(exempt)  # type: ignore[call-overload]

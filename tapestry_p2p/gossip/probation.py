@@ -29,13 +29,13 @@ class Probation:
         self._rounds: dict[bytes, int] = {}
 
     @property
-    def rows(self) -> tuple[tuple[bytes, int], ...]:
-        """Every author counted, and its rounds: what to store."""
-        return tuple(self._rounds.items())
+    def rows(self) -> tuple[tuple[bytes, int, bool], ...]:
+        """Every author counted, its rounds, and whether it is here though exempt: what to store."""
+        return tuple((a, rounds, a in self.exempt) for a, rounds in self._rounds.items())
 
-    def restore(self, rows: Iterable[tuple[bytes, int]]) -> None:
-        """Go on from stored rows."""
-        self._rounds = dict(rows)
+    def restore(self, rows: Iterable[tuple[bytes, int, bool]]) -> None:
+        """Go on from stored rows, without those who have become exempt since: they never forked."""
+        self._rounds = {a: rounds for a, rounds, so in rows if so or a not in self.exempt}
 
     def rounds(self, author: bytes) -> int:
         """How many of our rounds the author has been here, as far as they count."""

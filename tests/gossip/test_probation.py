@@ -193,6 +193,28 @@ def test_probation_outlives_a_restart() -> None:
     )
 
 
+@pytest.mark.parametrize("forked", [False, True])
+def test_trusting_a_newcomer_later_spares_it_the_rest_but_no_fork(forked: bool) -> None:
+    bench = _bench(trusted=frozenset({Author(1).key}) if forked else frozenset())
+    (author,) = _met(bench, 1)
+    if forked:
+        bench.protocol._state.probation.begin_anew(author.key)
+    _round(bench, author)
+    stored = decode_known(bench.protocol.snapshot().encode())
+    again = _bench(stored, trusted=frozenset({author.key}))
+    assert (again.protocol.probation(author.key) > 0) == forked
+
+
+def test_rows_stored_before_they_told_who_is_exempt_are_still_read() -> None:
+    bench = _bench()
+    (author,) = _met(bench, 1)
+    _round(bench, author)
+    row = unpack(bench.protocol.snapshot().encode(), bytes_max=1 << 20)
+    row["probation"] = [pair[:2] for pair in row["probation"]]
+    ((key_, rounds, exempt),) = decode_known(pack(row)).probation
+    assert (key_, rounds, exempt) == (author.key, 1, True)
+
+
 def test_what_was_stored_before_there_was_probation_is_still_read() -> None:
     bench = _bench()
     _met(bench, 1)
@@ -308,9 +330,10 @@ def test_who_passed_and_is_gone_makes_way_for_those_who_come_later() -> None:
         probation.count(forked, _nobody)
     probation.count(newcomer, _nobody)
     probation.count(late, {forked, gone}.__contains__)
-    assert dict(probation.rows) == {forked: ROUNDS, staying: ROUNDS, newcomer: 1, late: 1}
+    rows = {author: rounds for author, rounds, _ in probation.rows}
+    assert rows == {forked: ROUNDS, staying: ROUNDS, newcomer: 1, late: 1}
     probation.count(later, {forked}.__contains__)
-    assert dict(probation.rows).keys() == {forked, staying, late, later}
+    assert {author for author, *_ in probation.rows} == {forked, staying, late, later}
 
 
 def test_members_who_passed_and_left_do_not_keep_a_later_one_out() -> None:

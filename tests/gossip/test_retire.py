@@ -132,7 +132,7 @@ def test_the_end_of_a_key_that_we_know_is_written_and_told(what: str) -> None:
         bench.profile(OTHER, author)
         del bench.protocol._state.streams[author.key]
     if what == "probation":
-        bench.protocol._state.probation.restore([(author.key, 3)])
+        bench.protocol._state.probation.restore([(author.key, 3, False)])
     retire = _retire(author)
     by_hand = what == "operator"
     effects = bench.step(Retire(retire, bench.now)) if by_hand else bench.heads(OTHER, retire)
