@@ -16,6 +16,8 @@ from tapestry_p2p.gossip.settings import Settings
 
 DIGEST_ROWS = 32  # a digest of more rows (55 bytes each) is sent less often
 SHORT_S = 5.0  # a connection that ends sooner counts as a failed dial
+AWAY_ATTEMPTS = 4  # who comes back after so many failed dials was away, perhaps with others
+AGAIN_EVERY_S = 15.0  # others are dialled early at most so often, whoever comes and goes
 
 
 @dataclass
@@ -36,6 +38,7 @@ class Link:
     copies: dict[bytes, int] = field(default_factory=dict)  # author -> seq of its copy
     dialling_since: float | None = None
     attempts: int = 0
+    is_away: bool = False  # the last dial failed
     dial_at: float | None = None  # not before; None: not yet considered
 
     def is_barred(self, at: float) -> bool:
@@ -68,6 +71,7 @@ class Links:
         self._random = random
         self._is_new = is_new  # on probation: takes the row of one who is not last of all
         self._links: dict[bytes, Link] = {}
+        self._again_at = 0.0
 
     def __len__(self) -> int:
         return len(self._links)
@@ -102,9 +106,18 @@ class Links:
         link.dialling_since, link.address = None, address or link.address
         if link.connected:
             return link
-        link.connected, link.connected_at, link.greeted = True, at, False
+        if link.is_away and link.attempts >= AWAY_ATTEMPTS and at >= self._again_at:
+            self._dial_again(at)
+        link.connected, link.connected_at, link.greeted, link.is_away = True, at, False, False
         link.digest_at = at + self._spread(self._settings.digest_every_s)
         return link
+
+    def _dial_again(self, at: float) -> None:
+        """Somebody long away is back: whoever else is may be too, so do not wait to the end."""
+        self._again_at = at + AGAIN_EVERY_S
+        for link in self._links.values():
+            if link.is_away and link.dial_at is not None:
+                link.dial_at = min(link.dial_at, at + self._turn(link.peer))
 
     def disconnect(self, peer: bytes, at: float) -> None:
         """Note a lost connection and when to dial again."""
@@ -121,7 +134,7 @@ class Links:
         """Note a failed dial; the wait doubles."""
         link = self._links.get(peer)
         if link is not None and not link.connected:
-            link.dialling_since = None
+            link.dialling_since, link.is_away = None, True
             link.attempts += 1
             link.dial_at = at + self._backoff(link)
 
@@ -129,6 +142,7 @@ class Links:
         """Dial this peer again only after the longest wait."""
         link = self._links.get(peer)
         if link is not None:
+            link.is_away = False
             link.attempts, link.dial_at = 16, at + self._settings.dial_retry_max_s
 
     def is_full_for(self, peer: bytes) -> bool:

@@ -121,3 +121,35 @@ def test_we_do_not_talk_to_ourselves() -> None:
     bench = Bench()
     (drop,) = only(bench.step(Connected(bench.key, bench.now)), Drop)
     assert drop.reason == "self"
+
+
+def _away(bench: Bench, peers: list[bytes], seconds: float) -> None:
+    """Time passes in which no dial succeeds."""
+    until = bench.now + seconds
+    while bench.now < until:
+        for dial in only(bench.tick(0.25), Dial):
+            assert dial.peer in peers
+            bench.step(DialFailed(dial.peer, bench.now))
+
+
+def test_when_one_of_many_is_back_after_long_the_others_are_dialled_at_once() -> None:
+    others = sorted(key(n).public_key for n in range(1, 9))
+    bench = Bench(0, bootstrap=tuple((peer, ADDRESS) for peer in others))
+    _away(bench, others, 600.0)
+    bench.connect(others[0])
+    soon = {dial.peer for dial in only(bench.ticks(5.0), Dial)}
+    assert soon == set(others[1:])
+
+
+def test_however_many_come_back_one_after_the_other_the_rest_are_not_dialled_all_the_time() -> None:
+    keys = sorted(key(n).public_key for n in range(1, 24))
+    back, gone = keys[:20], keys[20:]
+    bench = Bench(0, bootstrap=tuple((peer, ADDRESS) for peer in keys))
+    _away(bench, keys, 600.0)
+    dials = 0
+    for peer in back:  # a minute
+        bench.connect(peer)
+        for dial in only(bench.ticks(3.0, 1.0), Dial):
+            dials += dial.peer in gone
+            bench.step(DialFailed(dial.peer, bench.now))
+    assert 3 <= dials <= len(gone) * (60 / 15 + 2)
