@@ -302,7 +302,9 @@ class Rounds:
             async with self._rounding:
                 self.moved = trio.Event()
                 loom = self.loom
-                if loom is None or not (loom.rounds or self.round) or self.voice.is_silent():
+                if loom is None or not (loom.rounds or self.round) or not trainer.begun:
+                    continue
+                if self.voice.is_silent():
                     continue
                 life = trainer.life
                 addition = await self._mix(loom, loom.mix_news)

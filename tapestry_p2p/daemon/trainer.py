@@ -102,6 +102,7 @@ class Trainer:
         self._end_by = math.inf  # once told to stop
         self._serving = trio.CancelScope()
         self.life = 0
+        self.begun = False  # this life was told where to start
         self.held = False  # not to train for now
         self._dismissed = False  # this life was told to end, and will
         self._released = trio.Event()
@@ -135,11 +136,11 @@ class Trainer:
     async def add(self, addition: Vector, life: int) -> int:
         """Add float32[d], made for that life, at the next step boundary, unasked; its number.
 
-        One at a time: waits until the last one was added. 0 if that life is over.
+        One at a time: waits until the last one was added. 0 if that life is over or has not begun.
         """
         while life == self.life and self.adding and self._shared is not None:
             await self._added.wait()
-        if life != self.life or self._shared is None:
+        if life != self.life or not self.begun or self._shared is None:
             return 0
         self._additions += 1
         number = self._additions
@@ -212,6 +213,7 @@ class Trainer:
     async def _one_life(self) -> str:
         """Start a process, serve it until it ends; its failure code or ''."""
         self.life += 1
+        self.begun = False
         self._additions = 0
         self._note_added()
         try:
@@ -306,6 +308,7 @@ class Trainer:
             for fd in fds:  # unless the memory took it over
                 os.close(fd)
         await self.begin(self, self._shared.read(link.OUT, 0, record["genesis_digest"]))
+        self.begun = True
         return await self._listen(sock, self._shared)
 
     async def _listen(self, sock: socket.socket, shared: link.SharedVectors) -> str:

@@ -30,7 +30,7 @@ class Told:
     """A trainer's place: notes what the node tells it, and which of its lives that was for."""
 
     def __init__(self) -> None:
-        self.life = 1
+        self.life, self.begun = 1, True
         self.adding = False
         self.corrections: dict[int, Vector] = {}
         self.additions: list[Vector] = []
@@ -123,6 +123,11 @@ async def test_news_are_mixed_after_a_restart_too(store: Store) -> None:
         await trio.sleep(0.1)
         assert not told.additions  # no round yet, nothing to add to
         node.rounds.round = LAST
+        told.begun = False
+        node.rounds.moved.set()
+        await trio.sleep(0.1)
+        assert not told.additions  # it does not know yet where to start
+        told.begun = True
         node.rounds.moved.set()
         while not told.additions:
             await trio.sleep(0.01)
