@@ -5,10 +5,12 @@
 Real node and trainer processes on loopback train a small language model for ever. One thread for
 each member kills it, starts it again, and kills it again, in turn:
 
-  node            SIGKILL after 0 to 3 s of life: start-up and recovery are among what it hits
+  node            SIGKILL 0 to 3 s after it answered
+  recovery        SIGKILL 0 to 2.5 s after it was started, before it answered; up to three in a row
+  node point      it kills itself at crash point n = 1, 2, 3 ... or at one that is named
+                  (tapestry_p2p/crash.py); those of its last saving after SIGTERM
   trainer         SIGKILL after it has run a while
-  node point      it kills itself at crash point n = 1, 2, 3 ... (tapestry_p2p/crash.py)
-  trainer point   the same for the trainer
+  trainer point   crash points of the trainer
 
 Then all are left alone, and the following is demanded: every entry that was made durable and shown
 is in its author's stream; no author signed two entries with one number; every member holds every
@@ -49,13 +51,25 @@ from tapestry_p2p.daemon.tap import LENGTH_BYTES, SIGNED
 from tapestry_p2p.data import udhr
 from tapestry_p2p.errors import TapestryError
 from tapestry_p2p.gossip.header import Header, decode_signed
+from tapestry_p2p.gossip.identity import public_key_of
 
 TINY = {"layers": 1, "width": 16, "heads": 1, "context": 16, "batch_size": 4}  # 7,216 parameters
 LANGUAGES = ("eng", "deu_1996", "fra", "spa")
-KINDS = ("node", "node point", "trainer", "trainer point")
-READY_S, POINT_S, TRAINER_S, CALM_S = 10.0, 20.0, 60.0, 180.0
-LIFE_S = 3.0
-POINTS = {"node": 40, "trainer": 8}  # a start and some rounds pass so many; then from 1 again
+KINDS = ("node", "recovery", "node point", "trainer", "recovery", "node point", "trainer point")
+READY_S, POINT_S, TRAINER_S, CALM_S = 10.0, 8.0, 60.0, 180.0
+LIFE_S, BIRTH_S = 3.0, 2.5
+STEPS = ("before writing", "before replacing", "before syncing", "after writing")
+FILES = ("own.0", "own.1", "known.0", "known.1", "own.log", ".past", "copy")
+NAMES = {
+    "node": (
+        *(f"{step} {file}" for file in FILES for step in STEPS),
+        "before appending to own.log", "before syncing own.log", "after appending to own.log",
+        "before marking own.seq", "after marking own.seq",
+        "before noting what leaves", "after noting what leaves",
+    ),
+    "trainer": tuple(f"{step} {file}" for file in ("state.0", "state.1") for step in STEPS),
+}  # fmt: skip
+COUNTED = {"node": 24, "trainer": 4}  # a start and some rounds pass so many
 
 
 @dataclass
@@ -76,14 +90,14 @@ class Tally:
 class Victim:
     """One member: started, killed, started again."""
 
-    def __init__(self, home: Home, tally: Tally, seed: int) -> None:
+    def __init__(self, home: Home, others: list[str], tally: Tally, seed: int) -> None:
         home.environment["TAPESTRY_TESTING__TAP"] = str(home.paths.config / "tap")
-        home.environment["TAPESTRY_TESTING__WAIT"] = "false"
-        home.environment["TAPESTRY_TESTING__ROUNDS"] = "0"
-        home.environment["TAPESTRY_TESTING__JUDGE"] = ""
         self.home, self.member = home, Member(home)
+        self.others = others
         self._tally, self._random = tally, Random(seed)
-        self._point = dict.fromkeys(POINTS, 0)
+        self._turn = {
+            name: len(self._points(name)) * home.number // len(LANGUAGES) for name in NAMES
+        }
 
     # -- one life after the other
 
@@ -99,11 +113,7 @@ class Victim:
 
     def start(self, crash: str = "") -> bool:
         """Start the node; whether it answers (one that is to crash need not)."""
-        self.home.environment.pop(VARIABLE, None)
-        if crash:
-            self.home.environment[VARIABLE] = crash
-        self.member.let_go()
-        self.member.start()
+        self.launch(crash)
         began = time.monotonic()
         while time.monotonic() - began < 6 * READY_S and not self.member.ended:
             if self.status():
@@ -114,6 +124,14 @@ class Victim:
             code = self.member.process.returncode if self.member.process else None
             self._tally.faults.append(f"{self.home.name} did not start again: {code}")
         return False
+
+    def launch(self, crash: str = "") -> None:
+        """Start the node, and do not wait for anything."""
+        self.home.environment.pop(VARIABLE, None)
+        if crash:
+            self.home.environment[VARIABLE] = crash
+        self.member.let_go()
+        self.member.start()
 
     def status(self) -> dict[str, Any]:
         """Its own word; empty if there is none."""
@@ -135,6 +153,17 @@ class Victim:
         time.sleep(self._random.uniform(0, LIFE_S))
         self.kill()
         self._tally.kills["node"] += 1
+        self.start()
+
+    def _recovery(self) -> None:
+        self.kill()
+        self._tally.kills["node"] += 1
+        for _ in range(self._random.randint(1, 3)):
+            self.launch()
+            time.sleep(self._random.uniform(0, BIRTH_S))
+            answered = bool(self.status())
+            self.kill()
+            self._tally.kills["node" if answered else "recovery"] += 1
         self.start()
 
     def _node_point(self) -> None:
@@ -175,20 +204,32 @@ class Victim:
             time.sleep(0.1)
         return 0
 
+    def _points(self, process: str) -> list[str]:
+        """All that the process may be told to die at."""
+        return [*map(str, range(1, COUNTED[process] + 1)), *NAMES[process]]
+
     def _next(self, process: str) -> str:
-        self._point[process] = self._point[process] % POINTS[process] + 1
-        return f"{process}:{self._point[process]}"
+        points = self._points(process)
+        self._turn[process] += 1
+        point = points[self._turn[process] % len(points)]
+        if point.endswith(" copy"):  # of whomever this member follows
+            point = point.removesuffix("copy") + public_key_of(self.others[0]).hex()
+        return f"{process}:{point}"
 
     def _die_by_itself(self, kind: str) -> None:
-        """Wait for the point that was set; a node that never comes there is killed."""
+        """Wait for the point that was set; then tell it to end, which passes the last of them."""
         process = self.member.process
         assert process is not None
-        try:
+        with suppress(subprocess.TimeoutExpired):
             process.wait(POINT_S)
-            self._tally.kills[kind] += 1
-        except subprocess.TimeoutExpired:  # too few rounds
+        process.terminate()
+        try:
+            code = process.wait(POINT_S)
+        except subprocess.TimeoutExpired:
+            self._tally.faults.append(f"{self.home.name} did not end when it was told to")
             self.kill()
-            self._tally.kills["node"] += 1
+            return
+        self._tally.kills[kind] += code == -signal.SIGKILL
 
     # -- afterwards
 
@@ -196,7 +237,9 @@ class Victim:
         """The crash points at which it died, from its logs."""
         logs = [self.home.paths.config / "node.log", self.home.paths.trainer / "trainer.log"]
         text = "".join(path.read_text(errors="replace") for path in logs if path.exists())
-        return Counter(re.findall(r"^crash point: (.*)$", text, re.MULTILINE))
+        found = re.findall(r"^crash point: (.*)$", text, re.MULTILINE)
+        found = [re.sub(r" [0-9a-f]{64}\.[01]$", " copy", name) for name in found]
+        return Counter(re.sub(r" [\d.]+\.past$", " .past", name) for name in found)
 
     def signed(self) -> list[Header]:
         """Every header that it made durable, in order."""
@@ -277,20 +320,34 @@ def main() -> int:
     return 0 if report["sound"] else 1
 
 
-def crashed(folder: Path, kills: int, seed: int) -> dict[str, Any]:
-    """The whole run, in ``folder``."""
-    for language in LANGUAGES:
+def endless(folder: Path, seed: int, members: int = 4) -> list[Home]:
+    """Homes of members that train a tiny model for ever, each its language."""
+    for language in LANGUAGES[:members]:
         (folder / "texts").mkdir(exist_ok=True)
         (folder / "texts" / f"{language}.txt").write_bytes(udhr(language))
     (folder / "model.json").write_text(json.dumps(TINY))
     plan = make_plan(
-        members=4, byzantine=0, tolerate=0, attack="", data=str(folder / "texts"), languages="",
-        split=1, rounds=1000, inner_steps=20, rule="cs_plus", codec="2bit",
+        members=members, byzantine=0, tolerate=0, attack="", data=str(folder / "texts"),
+        languages="", split=1, rounds=1000, inner_steps=20, rule="cs_plus", codec="2bit",
         model=str(folder / "model.json"), seed=seed, out=folder,
     )  # fmt: skip
-    prepared = prepare(plan, plan.rule, folder / "run")
+    homes = prepare(plan, plan.rule, folder / "run").homes
+    for home in homes:
+        home.environment["TAPESTRY_TESTING__WAIT"] = "false"
+        home.environment["TAPESTRY_TESTING__ROUNDS"] = "0"
+        home.environment["TAPESTRY_TESTING__JUDGE"] = ""
+    return homes
+
+
+def crashed(folder: Path, kills: int, seed: int) -> dict[str, Any]:
+    """The whole run, in ``folder``."""
+    homes = endless(folder, seed)
     tally, enough = Tally(), threading.Event()
-    victims = [Victim(home, tally, seed + home.number) for home in prepared.homes]
+    ids = [home.peer_id for home in homes]
+    victims = [
+        Victim(home, [each for each in ids if each != home.peer_id], tally, seed + home.number)
+        for home in homes
+    ]
     threads = [threading.Thread(target=victim.run, args=(enough,)) for victim in victims]
     began = time.monotonic()
     try:
@@ -328,6 +385,7 @@ def judged(
         if "fork" in name and type(count) is int
     )  # fmt: skip
     ready = sorted(tally.ready_s)
+    known = {name for names in NAMES.values() for name in names}
     sound = (
         not (lost or twice or forks or disagreement or tally.faults)
         and all(tally.kills[kind] for kind in KINDS)
@@ -335,6 +393,7 @@ def judged(
     )
     return {
         "kills": dict(tally.kills), "total": tally.total, "points": dict(tally.points),
+        "named": len(known & set(tally.points)), "never": sorted(known - set(tally.points)),
         "entries": sum(len(victim.signed()) for victim in victims), "lost": lost,
         "signed_twice": twice, "fork_verdicts": forks, "copies": disagreement or "equal",
         "manual_repairs": tally.faults, "ready_s": {
@@ -349,7 +408,10 @@ def table(report: dict[str, Any]) -> str:
     """Markdown."""
     rows = [
         ("kills", f"{report['total']}: {report['kills']}", ""),
-        ("crash points that were hit", f"{len(report['points'])}: {report['points']}", "> 0"),
+        ("crash points that were hit",
+         f"{report['named']} of {sum(map(len, NAMES.values()))}, {sum(report['points'].values())}"
+         " times", "> 0"),
+        ("of them never", ", ".join(report["never"]) or "none", ""),
         ("entries made durable", report["entries"], ""),
         ("of them lost", report["lost"], "0"),
         ("numbers signed twice", report["signed_twice"], "0"),

@@ -47,3 +47,15 @@ def test_it_dies_there_and_the_file_is_old_or_new(
     assert done.returncode == -signal.SIGKILL
     assert done.stderr.startswith("crash point: ")
     assert (path.read_text() if path.exists() else None) == held
+
+
+@pytest.mark.parametrize(
+    ("words", "held"), [("before replacing fi", None), ("syncing file", "0"), ("other", "2")]
+)
+def test_it_dies_at_the_first_point_of_that_name(
+    tmp_path: Path, words: str, held: str | None
+) -> None:
+    path = tmp_path / "file"
+    done = run(path, f"node:{words}")
+    assert (done.returncode == 0) == (words == "other")
+    assert (path.read_text() if path.exists() else None) == held

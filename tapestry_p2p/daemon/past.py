@@ -21,7 +21,7 @@ NEWEST = 3
 SPARSE = (8, 64)  # of so many times `every` entries the first copy is kept, two of each
 SPARSE_KEPT = 2
 FILES_MAX = NEWEST + SPARSE_KEPT * len(SPARSE)
-_NAME = re.compile(r"(\d{1,19})\.(\d{1,19})")
+_NAME = re.compile(r"(\d{1,19})\.(\d{1,19})\.past")
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -34,7 +34,7 @@ class Kept:
     @property
     def name(self) -> str:
         """Its file."""
-        return f"{self.seq}.{self.round}"
+        return f"{self.seq}.{self.round}.past"
 
 
 def worth_keeping(seqs: Iterable[int], every: int) -> set[int]:

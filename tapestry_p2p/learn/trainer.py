@@ -34,6 +34,7 @@ NICE = 10  # the node answers peers first; training takes what is left
 REPORT_S = 20.0  # how long to wait for the node's socket
 ORPHAN_S = 10.0  # how long after the node is gone a long computation may hold us up
 LOG_BYTES_MAX = 1 << 20
+_begun = threading.Event()  # training
 HASHED_BYTES = 1 << 20  # of each data file, to tell members' data apart
 
 
@@ -94,7 +95,7 @@ def _configured(sock: socket.socket, isolated: tuple[bool, str], own_log: bool) 
         if own_log:
             _open_log(Path(configure["state_dir"]))
         logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-        _watch_for_orphanhood(sock)
+        _watch_for_orphanhood(sock, _begun)
         _set_threads(configure["threads"] or os.cpu_count() or 1)
     except (link.LinkError, OSError):
         log.exception("failed")
@@ -107,6 +108,7 @@ def _train(
 ) -> str | None:
     try:
         loop = _make_loop(sock, isolated, configure)
+        _begun.set()
         try:
             loop.run()
         finally:
@@ -181,8 +183,8 @@ def _open_log(directory: Path) -> None:
     os.close(descriptor)
 
 
-def _watch_for_orphanhood(sock: socket.socket) -> None:
-    """End the process some seconds after the node is gone, whatever it is doing.
+def _watch_for_orphanhood(sock: socket.socket, begun: threading.Event) -> None:
+    """End the process soon after the node is gone, whatever it is doing: at once before it begun.
 
     Not PR_SET_PDEATHSIG: that follows the thread that started us, and trio starts processes from
     a thread that ends when idle.
@@ -192,7 +194,8 @@ def _watch_for_orphanhood(sock: socket.socket) -> None:
         poll = select.poll()
         poll.register(sock.fileno(), select.POLLRDHUP)
         poll.poll()
-        time.sleep(ORPHAN_S)
+        if begun.is_set():  # it may have something to save
+            time.sleep(ORPHAN_S)
         os._exit(FAILURE)
 
     threading.Thread(target=watch, daemon=True, name="orphan watch").start()

@@ -78,7 +78,7 @@ def test_a_kept_copy_is_read_as_it_was_and_damage_is_seen(tmp_path: Path) -> Non
     assert not past.due(3)
     assert past.due(4)
     assert same(past.load(Kept(3, 2)), vector(seed=1))
-    path = tmp_path / "past" / "3.2"
+    path = tmp_path / "past" / "3.2.past"
     data = bytearray(path.read_bytes())
     data[100] ^= 1
     path.write_bytes(data)
