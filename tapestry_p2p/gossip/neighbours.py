@@ -5,8 +5,9 @@ members in the order of a hash keyed with a local secret, which nobody outside c
 refuses drops in that order. The rest is granted to whoever asks; the newest of these changes hands
 for guests: newcomers who lack several links (one exchange evens things out, and so they end), and
 those who renew. For now and then the order is keyed anew and the oldest chosen link exchanged,
-which switches two edges of a full graph. A link is given up for another one or because its other
-end says so, never for want of an answer: nothing that happens to us alone empties the table.
+which switches two edges of a full graph. Whom the operator trusts comes before all others. A link
+is given up for another one or because its other end says so, never for want of an answer: nothing
+that happens to us alone empties the table.
 Knows keys, times and what it is told; sends nothing.
 """
 
@@ -151,13 +152,19 @@ class Neighbours:
     # -- our choice
 
     def pick(self, blocks: Blocks, at: float, places: int, new: Newcomers = NOBODY) -> list[bytes]:
-        """Whom of ``blocks`` to ask now, newcomers last; they are noted."""
+        """Whom of ``blocks`` to ask now, the trusted first, newcomers last; they are noted.
+
+        No untrusted member keeps a trusted one waiting: made-up names never answer.
+        """
+        trusted = self._settings.trusted
         room = self.room(at, places)
+        room_of_trusted = max(room, places - sum(peer in trusted for peer in self.ties))
         free = [peer for peer in blocks if peer not in self.ties and not self._is_waiting(peer, at)]
         free.sort(key=lambda peer: (peer in new, self._refused(peer), self.rank(peer)))
+        free.sort(key=trusted.__contains__, reverse=True)  # stable
         picked: list[bytes] = []
         for peer in free:
-            if len(picked) >= room:
+            if len(picked) >= (room_of_trusted if peer in trusted else room):
                 break
             if not self._is_share_taken(peer, blocks, new):
                 self.ties[peer] = Tie(True, at, False, at)
@@ -184,21 +191,24 @@ class Neighbours:
         """One that we asked says yes: whom it replaces. None if its place is gone meanwhile."""
         if self._is_share_taken(peer, blocks, new):
             return None  # connected, it turned out to be at another address than it claimed
-        replaced = self._make_room(at)
+        replaced = self._make_room(peer, at)
         if replaced is not None:
             tie = self.ties[peer]
             tie.agreed, tie.since, tie.seen_at = True, at, at
             self._refusals.pop(peer, None)
         return replaced
 
-    def _make_room(self, at: float) -> list[bytes] | None:
-        agreed = self.agreed()
+    def _make_room(self, comer: bytes, at: float) -> list[bytes] | None:
+        agreed, trusted = self.agreed(), self._settings.trusted
         if len(agreed) < self._settings.k:
             return []
         stale = [peer for peer in agreed if self._is_stale(self.ties[peer], at)]
         if stale:
             return [min(stale, key=lambda peer: self.ties[peer].seen_at)]
-        chosen = [peer for peer in agreed if self.ties[peer].chosen]
+        others = [peer for peer in agreed if peer not in trusted]
+        if comer in trusted and others:
+            return [max(others, key=lambda peer: self.ties[peer].since)]
+        chosen = [peer for peer in others if self.ties[peer].chosen]
         if not self._renewing or not chosen:
             return None
         self._renewing = False
@@ -218,12 +228,13 @@ class Neighbours:
         broke = refusal is not None and refusal.broke and at < refusal.until
         if broke or self._is_share_taken(peer, blocks, new):
             return None
-        chosen = refusal is not None and not refusal.broke
+        trusted = peer in self._settings.trusted
+        chosen = trusted or (refusal is not None and not refusal.broke)
         firm = [tie for tie in self.ties.values() if tie.agreed and not self._is_stale(tie, at)]
         granted = sum(not tie.chosen for tie in firm)
         allowed = chosen or granted < self._settings.k - self._half
-        if allowed and len(firm) < self._settings.k:
-            replaced = self._make_room(at)
+        if trusted or (allowed and len(firm) < self._settings.k):
+            replaced = self._make_room(peer, at)
         else:
             replaced = self._newest(at) if guest else None
             chosen = False
@@ -238,7 +249,7 @@ class Neighbours:
             return None
         chosen = [peer for peer in self.agreed() if self.ties[peer].chosen]
         firm = sorted(chosen, key=lambda peer: self.ties[peer].since)[: self._half]
-        others = [peer for peer in self.agreed() if peer not in firm]
+        others = [p for p in self.agreed() if p not in firm and p not in self._settings.trusted]
         if not others:
             return None
         self._guest_at = at

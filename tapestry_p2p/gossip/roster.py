@@ -246,9 +246,11 @@ class Roster:
         neighbours.note(state.now, self._present(), alone)
         for peer in neighbours.unanswered(state.now):
             self._give_up(peer)
-        if not alone and neighbours.room(state.now, self._places()) > 0:
-            found = self._candidates()
-            neighbours.pick(found, state.now, self._places(), self._newcomers(found))
+        if not alone:
+            places = self._places()
+            room = neighbours.room(state.now, places) > 0
+            found = self._candidates(None if room else state.settings.trusted)
+            neighbours.pick(found, state.now, places, self._newcomers(found))
         for peer, tie in list(neighbours.ties.items()):
             self._talk(peer, tie)
         self._drop_strays()
@@ -267,9 +269,9 @@ class Roster:
         """Whether we have no stream yet that anybody could follow."""
         return self._state.own.head is None
 
-    def _candidates(self) -> dict[bytes, str | None]:
+    def _candidates(self, among: Iterable[bytes] | None) -> dict[bytes, str | None]:
         """Whom we may ask; a newcomer reads those who have trained."""
-        blocks = self.blocks()
+        blocks = self.blocks(among)
         if not self._is_reading:
             return blocks
         return {author: block for author, block in blocks.items() if self._has_trained(author)}

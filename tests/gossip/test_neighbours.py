@@ -6,7 +6,7 @@ from gossip_kit import key, make_settings
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tapestry_p2p.gossip.neighbours import Neighbours
+from tapestry_p2p.gossip.neighbours import Neighbours, Tie
 
 K = 6
 HALF = K // 2
@@ -194,6 +194,68 @@ def test_newcomers_are_chosen_last_and_have_a_quarter_of_the_links_at_most() -> 
     for guest in (False, True):
         assert table.grant(stranger, LOCAL, 1000.0, guest, new) is None
     assert table.grant(stranger, LOCAL, 1000.0, False) == [], "once it is none"
+
+
+TRUSTED = frozenset(PEERS[-2:])
+
+
+def test_whom_the_operator_trusts_is_asked_first_though_others_have_not_answered() -> None:
+    table = _table(trusted=TRUSTED, link_asks_max=4)
+    strangers = {peer: None for peer in LOCAL if peer not in TRUSTED}
+    assert len(table.pick(strangers, 0.0, K)) == 4
+    assert set(table.pick(LOCAL, 0.0, K)) == TRUSTED
+    assert len(table.pick(LOCAL, 0.0, K)) == 0
+    trusted_alone = _table(trusted=frozenset(PEERS), link_asks_max=4)
+    assert len(trusted_alone.pick(LOCAL, 0.0, K)) == K, "never more than there are places"
+
+
+def _with_trusted(secret: int = 1) -> Neighbours:
+    """A table that strangers had filled, before each of two trusted members came its own way."""
+    table = _table(secret, trusted=TRUSTED, guest_s=1.0)
+    for peer in PEERS[:K]:
+        table.ties[peer] = Tie(PEERS.index(peer) < HALF, 0.0, True, 0.0)
+    asking, asked = PEERS[-2:]
+    for way in (asking, asked):
+        if way == asking:
+            replaced = table.grant(asking, LOCAL, 1.0, guest=False)
+        else:
+            assert table.pick(LOCAL, 1.0, K) == [asked]
+            replaced = table.agree(asked, LOCAL, 1.0)
+        assert replaced is not None
+        for victim in replaced:
+            assert victim in PEERS[:K]
+            table.part(victim)
+    return table
+
+
+def test_whom_the_operator_trusts_finds_no_table_full() -> None:
+    table = _with_trusted()
+    assert set(table.agreed()) > TRUSTED
+    assert len(table.agreed()) == K
+
+
+def test_whom_the_operator_trusts_keeps_its_place_from_guests() -> None:
+    table = _with_trusted()
+    for tie in table.ties.values():
+        tie.chosen = True  # so that half of them are older, and of our choosing
+    for at, guest in enumerate(PEERS[K:-2], start=10):
+        for victim in table.grant(guest, LOCAL, at, guest=True) or ():
+            table.part(victim)
+    assert set(table.agreed()) > TRUSTED
+
+
+def test_renewal_exchanges_no_link_to_whom_the_operator_trusts() -> None:
+    table = _with_trusted()
+    for peer in TRUSTED:
+        table.ties[peer].since = -1.0  # the oldest, and chosen
+        assert table.ties[peer].chosen
+    for at in range(3000, 30_000, 3000):
+        _present(table, float(at))
+        for asked in table.pick(LOCAL, float(at), K):
+            for victim in table.agree(asked, LOCAL, float(at)) or ():
+                assert victim not in TRUSTED
+                table.part(victim)
+    assert set(table.agreed()) > TRUSTED
 
 
 def test_the_switch_keeps_whom_we_follow_and_back_needs_fewer() -> None:
