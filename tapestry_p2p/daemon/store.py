@@ -31,6 +31,7 @@ from tapestry_p2p.daemon.files import (
     write_file,
 )
 from tapestry_p2p.daemon.past import Past
+from tapestry_p2p.daemon.upgrade import bring_up, need_readable
 from tapestry_p2p.errors import TEMPORARY, TapestryError
 from tapestry_p2p.mix.codec import Vector
 
@@ -91,21 +92,21 @@ class Store:
     """The state directory. Blocking: call it from a worker thread. ``close`` frees the lock."""
 
     def __init__(self, directory: Path, ring: int) -> None:
-        """Open and lock; TapestryError (75) if another daemon holds it or it cannot be made."""
+        """Open, lock, bring up to our format.
+
+        TapestryError: 75 if another daemon holds it or it cannot be made, 7 if its format is newer.
+        """
         self.directory = directory
         self._ring = ring
         try:
+            need_readable(directory)
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             (directory / "copies").mkdir(mode=0o700, exist_ok=True)
             sync_directory(directory.parent)
             sync_directory(directory)
             self._lock = os.open(directory / "lock", os.O_RDWR | os.O_CREAT, 0o600)
         except OSError as error:
-            raise TapestryError(
-                f"cannot use the state directory {directory}: {error.strerror}; "
-                "check its owner and free space",
-                TEMPORARY,
-            ) from error
+            raise _unusable(directory, error) from error
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -115,6 +116,12 @@ class Store:
                 "or give this one a TAPESTRY_HOME of its own",
                 TEMPORARY,
             ) from error
+        try:
+            logged = read_entries(directory)
+            bring_up(directory, logged[-1].seq if logged else -1)
+        except OSError as error:
+            os.close(self._lock)
+            raise _unusable(directory, error) from error
         self._own = Pair(directory / "own")
         self._known = Pair(directory / "known")
         self._shown = Mark(directory / "own.seq")  # the last entry that was safe
@@ -288,6 +295,14 @@ class Store:
     def save_known(self, snapshot: bytes) -> None:
         """Save what the protocol knows."""
         self._known.save(snapshot)
+
+
+def _unusable(directory: Path, error: OSError) -> TapestryError:
+    return TapestryError(
+        f"cannot use the state directory {directory}: {error.strerror}; "
+        "check its owner and free space",
+        TEMPORARY,
+    )
 
 
 @dataclass(slots=True)
