@@ -33,6 +33,7 @@ CONFIG_CODES = ("data_missing", "data_too_small", "data_unreadable", "task_not_f
 NICE = 10  # the node answers peers first; training takes what is left
 REPORT_S = 20.0  # how long to wait for the node's socket
 ORPHAN_S = 10.0  # how long after the node is gone a long computation may hold us up
+TERM_S = 2.0  # and after it was told to end: docs/operations.md promises five in all
 LOG_BYTES_MAX = 1 << 20
 _begun = threading.Event()  # training
 HASHED_BYTES = 1 << 20  # of each data file, to tell members' data apart
@@ -57,8 +58,8 @@ def main() -> int:
         if found is None:
             return TEMPORARY
         sock = found
-    _obey_signals(sock)
-    code = _configured(sock, isolated, own_log=asked.link is None)
+    told = _obey_signals(sock)
+    code = _configured(sock, told, isolated, own_log=asked.link is None)
     if code is None:
         return 0
     try:
@@ -83,7 +84,9 @@ def _reported(path: str) -> socket.socket | None:
             time.sleep(0.1)
 
 
-def _configured(sock: socket.socket, isolated: tuple[bool, str], own_log: bool) -> str | None:
+def _configured(
+    sock: socket.socket, told: socket.socket, isolated: tuple[bool, str], own_log: bool
+) -> str | None:
     """Everything after the wall is up. The failure code, None if all went well."""
     try:
         packet, _ = link.receive(sock)
@@ -95,7 +98,7 @@ def _configured(sock: socket.socket, isolated: tuple[bool, str], own_log: bool) 
         if own_log:
             _open_log(Path(configure["state_dir"]))
         logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-        _watch_for_orphanhood(sock, _begun)
+        _watch_for_the_end(sock, told, _begun)
         _set_threads(configure["threads"] or os.cpu_count() or 1)
     except (link.LinkError, OSError):
         log.exception("failed")
@@ -166,10 +169,17 @@ def _say_hello(sock: socket.socket, isolated: tuple[bool, str], program: Any) ->
     return vectors
 
 
-def _obey_signals(sock: socket.socket) -> None:
-    """Ctrl-C in a terminal reaches the whole group: the node decides. TERM is like its leaving."""
+def _obey_signals(sock: socket.socket) -> socket.socket:
+    """Ctrl-C in a terminal reaches the whole group: the node decides. TERM is like its leaving.
+
+    What is returned becomes readable at a TERM, also while the main thread computes.
+    """
+    told, tell = socket.socketpair()
+    tell.setblocking(False)
+    signal.set_wakeup_fd(tell.detach(), warn_on_full_buffer=False)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: sock.shutdown(socket.SHUT_RD))
+    return told
 
 
 def _open_log(directory: Path) -> None:
@@ -183,22 +193,24 @@ def _open_log(directory: Path) -> None:
     os.close(descriptor)
 
 
-def _watch_for_orphanhood(sock: socket.socket, begun: threading.Event) -> None:
-    """End the process soon after the node is gone, whatever it is doing: at once before it begun.
+def _watch_for_the_end(sock: socket.socket, told: socket.socket, begun: threading.Event) -> None:
+    """End the process soon after a TERM or the node's end, whatever it is doing.
 
-    Not PR_SET_PDEATHSIG: that follows the thread that started us, and trio starts processes from
-    a thread that ends when idle.
+    At once before it begun: then there is nothing to save. Not PR_SET_PDEATHSIG: that follows the
+    thread that started us, and trio starts processes from a thread that ends when idle.
     """
 
     def watch() -> None:
         poll = select.poll()
         poll.register(sock.fileno(), select.POLLRDHUP)
+        poll.register(told.fileno(), select.POLLIN)
         poll.poll()
-        if begun.is_set():  # it may have something to save
-            time.sleep(ORPHAN_S)
-        os._exit(FAILURE)
+        asked = bool(select.select([told], [], [], 0)[0])
+        if begun.is_set():
+            time.sleep(TERM_S if asked else ORPHAN_S)
+        os._exit(0 if asked else FAILURE)
 
-    threading.Thread(target=watch, daemon=True, name="orphan watch").start()
+    threading.Thread(target=watch, daemon=True, name="end watch").start()
 
 
 def _set_threads(threads: int) -> None:

@@ -194,5 +194,9 @@ def test_a_trainer_that_was_told_no_start_saves_nothing(
     home = tmp_path / "home"
     node = make_node(home, data=[str(text_file(tmp_path))])
     node.expect("hello")
+    while not (home / "text.sock").exists():  # it compiles
+        assert node.process.poll() is None
+        time.sleep(0.01)
+    node.ask(t="nothing of the kind")  # answered: it listens, and would save at the node's end
     assert node.hang_up() == 0
     assert not list(home.glob("state.*"))

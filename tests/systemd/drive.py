@@ -185,9 +185,7 @@ def reload(name: str) -> None:
     path.write_text(re.sub(r'# level = "info"', 'level = "debug"', text), "utf-8")
     run("systemctl", "reload", unit)
     wait("the node says that it has reloaded", 10, lambda: "reloaded" in log_of(unit))
-    run(
-        "systemctl", "restart", f"tapestry@{other_than(name)}"
-    )  # a connection's end is a debug line
+    run("systemctl", "restart", f"tapestry@{other_than(name)}")  # its leaving is debug
     wait("the log's level is debug now", 30, lambda: " DEBUG " in log_of(unit))
     see("by the same process", pid_of(unit) == pid)
     path.write_text(text, "utf-8")
