@@ -48,6 +48,7 @@ VERBS: dict[str, tuple[Verb, ...]] = {
         ("stop", "member:stop", "Tell it to save and end."),
         ("rollback", "rollback:rollback", "Take up its own state of some rounds ago."),
         ("audit", "audit:audit", "Show what left this machine."),
+        ("doctor", "doctor:doctor", "Look for what is wrong, and mend it."),
         ("service", "service:app", "Run it by systemd."),
     ),
     "Else": (("version", "about:version", "Show the version."),),

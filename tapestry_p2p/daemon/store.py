@@ -306,7 +306,7 @@ def _unusable(directory: Path, error: OSError) -> TapestryError:
 
 
 @dataclass(slots=True)
-class _Log:
+class Log:
     """What a log holds: its whole records, where the next one begins, whether one is damaged."""
 
     entries: list[LoggedEntry]
@@ -314,13 +314,13 @@ class _Log:
     damaged: bool = False
 
 
-def _records(path: Path) -> _Log:
+def _records(path: Path) -> Log:
     """Read a log. A record cut short at the very end is none; any other wrong byte is damage."""
     try:
         data = path.read_bytes()
     except FileNotFoundError:
         data = b""
-    log = _Log([])
+    log = Log([])
     while log.end + _FRAME.size <= len(data):
         length, check = _FRAME.unpack_from(data, log.end)
         if check != _length_check(length):
@@ -337,9 +337,14 @@ def _records(path: Path) -> _Log:
     return log
 
 
+def read_log(directory: Path) -> Log:
+    """A store's log, without its lock: a running node may write meanwhile."""
+    return _records(directory / "own.log")
+
+
 def read_entries(directory: Path) -> list[LoggedEntry]:
-    """The entries in a store's log, without its lock: a running node may write meanwhile."""
-    return _records(directory / "own.log").entries
+    """The entries in it."""
+    return read_log(directory).entries
 
 
 def peek_entries(directory: Path) -> list[bytes]:
