@@ -1,6 +1,7 @@
 """The processes of benches/door.py: a member without a trainer, and those who knock at its door.
 
     python benches/door_member.py member FOLDER NUMBER [--host H] [--near ADDRESS ...] [--bulk]
+                                         [--announce ADDRESS] [--upload B] [--download B]
     python benches/door_member.py reconnect ADDRESS COUNT
     python benches/door_member.py idle ADDRESS COUNT SOURCE,...
 
@@ -81,7 +82,14 @@ async def member(options: argparse.Namespace) -> None:
     host = Address("ip4", options.host, 0)
     near = tuple(map(parse_address, options.near))
     found = recover(store, PARAMETERS, network.limits.norm_max)
-    words = NodeOptions(listen=(host,), announce=(host,), bootstrap=near)
+    announced = parse_address(options.announce) if options.announce else host
+    words = NodeOptions(
+        listen=(host,),
+        announce=(announced,),
+        bootstrap=near,
+        upload=options.upload,
+        download=options.download,
+    )
     node = Node(network, words, Identity(seed), seed, store, found, None, Random(options.number))
     async with trio.open_nursery() as nursery:
         await nursery.start(control.serve, folder / "control.sock", Control(node).answer)
@@ -89,7 +97,7 @@ async def member(options: argparse.Namespace) -> None:
         node.copies.set_genesis(vector())
         await node.rounds.settle_stream()
         if options.bulk:
-            nursery.start_soon(Bulk(node).run)
+            nursery.start_soon(Bulk(node, options.talk).run)
         say(port=node.transport.addresses[0].port, id=peer_id_of(node.key))
         await until_stdin_ends()
         node.stop()
@@ -99,8 +107,8 @@ async def member(options: argparse.Namespace) -> None:
 class Bulk:
     """Draws the network's first vector from every peer, for ever, and talks beside it."""
 
-    def __init__(self, node: Node) -> None:
-        self._node = node
+    def __init__(self, node: Node, talk_every_s: float) -> None:
+        self._node, self._talk_every_s = node, talk_every_s
         self._root = bytes.fromhex(node.manifest.genesis.root)
         self.got: Counter[str] = Counter()
         self.waits: dict[str, list[float]] = {}
@@ -144,7 +152,7 @@ class Bulk:
             await stream.write(b"\x00\x00\x00\x0812345678")
             await stream.read_exactly(12)
             waits.append(trio.current_time() - began)
-            await trio.sleep(TALK_EVERY_S)
+            await trio.sleep(self._talk_every_s)
 
     async def _report(self) -> None:
         while True:
@@ -222,6 +230,10 @@ def main() -> None:
     one.add_argument("--host", default="127.0.0.1")
     one.add_argument("--near", nargs="*", default=[])
     one.add_argument("--bulk", action="store_true")
+    one.add_argument("--talk", type=float, default=TALK_EVERY_S)
+    one.add_argument("--announce", default="")
+    one.add_argument("--upload", type=float, default=0.0)
+    one.add_argument("--download", type=float, default=0.0)
     ping = (transport.PING_EVERY_S, transport.PING_DEADLINE_S)
     one.add_argument("--ping", nargs=2, type=float, default=ping)
     one = verbs.add_parser("reconnect")

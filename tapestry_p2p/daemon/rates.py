@@ -17,13 +17,14 @@ from dataclasses import dataclass, field
 
 import trio
 
-SEGMENT_BYTES = 1448  # of data in a TCP segment over Ethernet with time stamps
-SEGMENT_HEADER_BYTES = 52  # IPv4 and TCP, of which each segment has one
+SEGMENT_BYTES = 1460  # of data in a TCP segment over Ethernet
+SEGMENT_HEADER_BYTES = 40  # of each segment: IPv4 and TCP; time stamps take another 12, not charged
 BURST_S = 0.75  # of unused rate is saved: a busy machine catches up, a minute is exceeded by 1.25 %
 DEBT_S = 1.5  # talk may run so far ahead of the rate: another 2.5 % of a minute
 QUANTUM_S = 0.1  # of the rate is sent in one turn
 QUANTUM_BYTES_MIN = 2_896
 LOOK_S = 0.1
+TICK_S = 1e-6
 
 
 def wire_bytes(size: int) -> int:
@@ -65,23 +66,23 @@ class Pacer:
 
     def line_up(self, who: Hashable, call: Callable[[], object]) -> None:
         """Stand in line, once; ``call`` is called when ``who`` becomes the first."""
-        if all(each is not who for each, _ in self._line):
+        if all(each != who for each, _ in self._line):
             self._line.append((who, call))
 
     def leave(self, who: Hashable) -> None:
         """Give up the place in line: the turn is taken, or no longer wanted."""
         if not self._line:
             return
-        was_first = self._line[0][0] is who
-        self._line = deque(entry for entry in self._line if entry[0] is not who)
+        was_first = self._line[0][0] == who
+        self._line = deque(entry for entry in self._line if entry[0] != who)
         if was_first and self._line:
             self._line[0][1]()
 
     def bulk_wait_s(self, who: Hashable) -> float:
         """Seconds until ``who``, who stands in line, may have its turn; inf if not the first."""
-        if not self._line or self._line[0][0] is not who:
+        if not self._line or self._line[0][0] != who:
             return float("inf")
-        return max(0.0, self._paid_at - trio.current_time())
+        return self._debt_s(0.0)
 
     def turns_s(self, size: int) -> float:
         """How long ``size`` bytes of one take when all who wait take turns; 0 without a limit."""
@@ -89,7 +90,12 @@ class Pacer:
 
     def talk_wait_s(self) -> float:
         """Seconds until talk may be sent; nearly always 0."""
-        return max(0.0, self._paid_at - DEBT_S - trio.current_time()) if self.rate else 0.0
+        return self._debt_s(DEBT_S) if self.rate else 0.0
+
+    def _debt_s(self, allowed_s: float) -> float:
+        """How long until no more than so much is owed; less than a clock can tell is nothing."""
+        debt = self._paid_at - allowed_s - trio.current_time()
+        return debt if debt > TICK_S else 0.0
 
     # -- receiving: who asks for bulk waits before it asks
 
@@ -97,18 +103,13 @@ class Pacer:
     async def asking_for(self, size: int) -> AsyncIterator[None]:
         """Wait until ``size`` bytes may be asked for; within the block they are on their way."""
         async with self._turn:
-            while (wait := self._draw_wait_s()) > 0:
+            while self.rate and (wait := self._debt_s(-self._asked / self.rate)):
                 await trio.sleep(min(wait, LOOK_S))
             self._asked += size
         try:
             yield
         finally:
             self._asked -= size
-
-    def _draw_wait_s(self) -> float:
-        if not self.rate:
-            return 0.0
-        return self._paid_at - trio.current_time() + self._asked / self.rate
 
 
 @dataclass(slots=True)

@@ -1,0 +1,282 @@
+"""Rates are kept over any time, talk goes first, bulk takes turns, and nothing slow is cut."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+import trio
+from daemon_kit import in_mock_time, in_trio
+from test_yamux import KEYS, sockets
+from transport_kit import peers
+
+from tapestry_p2p.daemon import transport
+from tapestry_p2p.daemon.quantities import format_size, parse_rate, parse_size
+from tapestry_p2p.daemon.rates import (
+    BURST_S,
+    DEBT_S,
+    SEGMENT_BYTES,
+    SEGMENT_HEADER_BYTES,
+    Pacer,
+    wire_bytes,
+)
+from tapestry_p2p.daemon.sealed import SealedSocket
+from tapestry_p2p.daemon.yamux import Mux, Stream
+
+RATE = 40_000.0
+
+# ---- words ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "rate"),
+    [
+        ("", 0),
+        ("200 kB/s", 200_000),
+        ("200kB/s", 200_000),
+        ("1.5 MB/s", 1_500_000),
+        ("1 MiB/s", 1 << 20),
+        ("8 Mbit/s", 1_000_000),
+        ("20000 B/s", 20_000),
+    ],
+)
+def test_a_rate_in_words(text: str, rate: float) -> None:
+    assert parse_rate(text) == rate
+
+
+@pytest.mark.parametrize(
+    "text", ["200", "200 kB", "-1 kB/s", "1e3 kB/s", "1 kb/s", "fast", "1,5 MB/s", "1 KB/s", "  "]
+)
+def test_what_is_no_rate(text: str) -> None:
+    with pytest.raises(ValueError, match="like 200 kB/s"):
+        parse_rate(text)
+
+
+def test_sizes_in_words_and_back() -> None:
+    assert parse_size("1.5 GB") == 1.5e9
+    assert parse_size("512 MiB") == 512 << 20
+    assert parse_size("") == 0
+    with pytest.raises(ValueError, match=r"like 1.5 GB"):
+        parse_size("2 GB/s")
+    sizes = [0, 999, 1000, 1_234_567, 2.5e9, 1e13]
+    assert list(map(format_size, sizes)) == [
+        "0 B",
+        "999 B",
+        "1 kB",
+        "1.23 MB",
+        "2.5 GB",
+        "10000 GB",
+    ]
+
+
+# ---- one number ----------------------------------------------------------------------------------
+
+
+def test_headers_are_charged_for() -> None:
+    assert wire_bytes(0) == 0
+    assert wire_bytes(1) == 1 + SEGMENT_HEADER_BYTES
+    assert wire_bytes(SEGMENT_BYTES) == SEGMENT_BYTES + SEGMENT_HEADER_BYTES
+    assert wire_bytes(SEGMENT_BYTES + 1) == SEGMENT_BYTES + 1 + 2 * SEGMENT_HEADER_BYTES
+
+
+@in_mock_time
+async def test_no_limit_keeps_nobody_waiting() -> None:
+    pacer = Pacer()
+    for _ in range(100):
+        pacer.charge(1 << 20)
+        assert pacer.talk_wait_s() == pacer.turns_s(1 << 20) == 0
+        async with pacer.asking_for(1 << 20):
+            assert trio.current_time() == 0
+
+
+@in_mock_time
+async def test_senders_take_turns_and_keep_the_rate() -> None:
+    pacer = Pacer(RATE)
+    sent = dict.fromkeys("abc", 0)
+
+    async def send(who: str) -> None:
+        called = trio.Event()
+
+        def call() -> None:
+            called.set()
+
+        while True:
+            pacer.line_up(who, call)
+            while wait := pacer.bulk_wait_s(who):
+                called = trio.Event()
+                with trio.move_on_after(wait):
+                    await called.wait()
+            pacer.leave(who)
+            pacer.charge(pacer.quantum)
+            sent[who] += wire_bytes(pacer.quantum)
+
+    with trio.move_on_after(60):
+        async with trio.open_nursery() as nursery:
+            for who in sent:
+                nursery.start_soon(send, who)
+    total = sum(sent.values())
+    assert 0.98 * 60 * RATE <= total <= (60 + BURST_S) * RATE + wire_bytes(pacer.quantum)
+    assert max(sent.values()) - min(sent.values()) <= wire_bytes(pacer.quantum)
+    assert pacer.charged == total
+
+
+@in_mock_time
+async def test_unused_rate_is_saved_only_for_a_moment() -> None:
+    pacer = Pacer(RATE)
+    await trio.sleep(3600)
+    pacer.line_up("a", lambda: None)
+    sent = 0
+    while not pacer.bulk_wait_s("a"):
+        pacer.charge(1000)
+        sent += wire_bytes(1000)
+    assert sent <= BURST_S * RATE + wire_bytes(1000)
+
+
+@in_mock_time
+async def test_talk_goes_before_bulk_but_not_without_bound() -> None:
+    pacer = Pacer(RATE)
+    pacer.line_up("bulk", lambda: None)
+    talked = 0
+    began = trio.current_time()
+    while trio.current_time() < began + 60:
+        if wait := pacer.talk_wait_s():
+            await trio.sleep(wait + 1e-6)
+        pacer.charge(500)
+        talked += wire_bytes(500)
+        assert pacer.bulk_wait_s("bulk") or talked <= BURST_S * RATE
+    assert talked <= (60 + BURST_S + DEBT_S) * RATE + 2 * wire_bytes(500)
+
+
+def test_who_leaves_calls_the_next() -> None:
+    pacer, called = Pacer(RATE), []
+    for who in "abc":
+        pacer.line_up(who, lambda who=who: called.append(who))  # type: ignore[misc]
+        pacer.line_up(who, lambda: None)
+    pacer.leave("b")
+    assert not called
+    pacer.leave("a")
+    assert called == ["c"]
+    pacer.leave("c")
+    pacer.leave("c")
+    assert pacer.waiting == 0
+
+
+@in_mock_time
+async def test_what_is_asked_for_keeps_the_rate_whatever_the_delay() -> None:
+    for delay in (0.0, 0.3):
+        pacer = Pacer(RATE)
+        got = 0
+
+        async def ask(delay: float, pacer: Pacer) -> None:
+            nonlocal got
+            while True:
+                async with pacer.asking_for(10_000):
+                    await trio.sleep(delay)
+                    pacer.charge(10_000)
+                    got += wire_bytes(10_000)
+
+        with trio.move_on_after(60):
+            async with trio.open_nursery() as nursery:
+                for _ in range(4):
+                    nursery.start_soon(ask, delay, pacer)
+        assert 0.95 * 60 * RATE <= got <= (60 + BURST_S) * RATE + 2 * wire_bytes(10_000)
+
+
+# ---- on connections ------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def metered_pair(pacer: Pacer) -> AsyncIterator[tuple[Mux, Mux]]:
+    def sealed(stream: trio.SocketStream, dialled: bool) -> SealedSocket:
+        send, receive = KEYS if dialled else KEYS[::-1]
+
+        def sent(data: memoryview) -> None:
+            if dialled:
+                pacer.charge(len(data))
+
+        return SealedSocket(stream, send, receive, sent, lambda data: None)
+
+    with sockets() as (a, b):
+        one = Mux(sealed(a, True), True, upload=pacer)
+        other = Mux(sealed(b, False), False)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(one.run)
+            nursery.start_soon(other.run)
+            yield one, other
+            nursery.cancel_scope.cancel()
+
+
+@in_trio
+async def test_bulk_of_all_connections_is_paced_and_small_talk_passes_it() -> None:
+    pacer = Pacer(RATE)
+    got: dict[int, int] = {1: 0, 2: 0}
+
+    async def count(number: int, theirs: Stream) -> None:
+        while True:
+            got[number] += len(await theirs.read_some(1 << 16))
+
+    async with metered_pair(pacer) as (one, other), metered_pair(pacer) as (two, another):
+        async with trio.open_nursery() as nursery:
+            for number, (mux, end) in enumerate(((one, other), (two, another)), 1):
+                bulk = await mux.open_stream()
+                bulk.paced = True
+                nursery.start_soon(bulk.write, bytes(200_000))
+                nursery.start_soon(count, number, await end.accept_stream())
+            talk = await one.open_stream()
+            heard = await other.accept_stream()
+            await trio.sleep(BURST_S)  # what was saved is spent
+            before, began = dict(got), trio.current_time()
+            worst = 0.0
+            for _ in range(15):
+                asked = trio.current_time()
+                await talk.write(b"question")
+                assert await heard.read_exactly(8) == b"question"
+                worst = max(worst, trio.current_time() - asked)
+                await trio.sleep(0.1)
+            took = trio.current_time() - began
+            each = [got[number] - before[number] for number in got]
+            nursery.cancel_scope.cancel()
+        assert pacer.waiting <= 2
+    assert sum(each) <= RATE * (took + 0.3)
+    assert sum(each) >= 0.6 * RATE * took
+    assert min(each) >= 0.6 * max(each)
+    assert worst < 0.5
+    assert pacer.waiting == 0
+
+
+@in_trio
+async def test_whom_we_ourselves_keep_waiting_is_not_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An answer takes many times the deadline, since the upload is small: nobody is blamed."""
+    monkeypatch.setattr(transport, "STALL_S", 0.5)
+
+    async def serve(peer: bytes, request: bytes) -> tuple[bytes, bytes]:
+        await trio.lowlevel.checkpoint()
+        return b"ok", bytes(90_000)
+
+    async with peers(1, 2) as (slow, asks):
+        slow.serve_with = serve
+        slow.transport.paces.upload.rate = RATE
+        connection = await slow.dials(asks)
+        assert connection.raw.paces is slow.transport.paces
+        began = trio.current_time()
+        _, body = await asks.at(slow).fetch(b"", 1 << 18)
+        took = trio.current_time() - began
+        assert len(body) == 90_000
+        assert took > 2 * transport.STALL_S
+        assert slow.lists(asks)
+
+
+@in_trio
+async def test_requests_wait_for_the_download(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def serve(peer: bytes, request: bytes) -> tuple[bytes, bytes]:
+        await trio.lowlevel.checkpoint()
+        return b"ok", bytes(10_000)
+
+    async with peers(1, 2) as (holder, asks):
+        holder.serve_with = serve
+        await holder.dials(asks)
+        asks.transport.paces.download.rate = RATE
+        began = trio.current_time()
+        for _ in range(8):
+            await asks.at(holder).fetch(b"", 10_000)
+        took = trio.current_time() - began
+        assert 0.6 <= took <= 3.0  # 80 kB less what was saved, at 40 kB/s
