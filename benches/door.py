@@ -51,7 +51,7 @@ VISIT_EVERY_S = 0.1
 LOOK_S = 0.2  # how late we may see what a status says
 NAMESPACES, ADDRESSES_EACH = 10, 5
 SUBNET = "10.203"
-RETURN_S = 60.0  # protocol settings: a dial that failed is tried again after so long at most
+RETURN_S = 30.0  # protocol settings: a dial that failed is tried again after so long at most
 
 
 @dataclass(frozen=True)

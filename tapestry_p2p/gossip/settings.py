@@ -52,7 +52,7 @@ class Settings:
     retry_s: float = 0.5  # first wait after a failed fetch; doubles
     retry_max_s: float = 30.0
     dial_retry_s: float = 1.0
-    dial_retry_max_s: float = 60.0
+    dial_retry_max_s: float = 30.0  # who is back is noticed so late at most; lower dials the gone more
     dial_timeout_s: float = 30.0
     dial_patience_s: float = 4.0  # how long the higher key waits for the lower one to dial
     profile_every_s: float = 600.0
