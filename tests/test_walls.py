@@ -55,7 +55,7 @@ WALLS = {
     "daemon": wall(
         "daemon gossip mix sim link crash errors __init__",
         STANDARD,
-        "trio msgspec msgpack numpy cryptography platformdirs",
+        "trio msgspec msgpack numpy cryptography platformdirs prometheus_client h11",
     ),
     "cli": wall(
         "cli daemon gossip mix sim link corpus data errors __init__",

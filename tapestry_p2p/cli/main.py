@@ -48,6 +48,8 @@ VERBS: dict[str, tuple[Verb, ...]] = {
         ("stop", "member:stop", "Tell it to save and end."),
         ("rollback", "rollback:rollback", "Take up its own state of some rounds ago."),
         ("audit", "audit:audit", "Show what left this machine."),
+        ("log", "log:log", "Show what it logged."),
+        ("metrics", "metrics:metrics", "Show what it counts, for Prometheus."),
         ("doctor", "doctor:doctor", "Look for what is wrong, and mend it."),
         ("service", "service:app", "Run it by systemd."),
     ),

@@ -53,6 +53,7 @@ class AuditLog:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self.written = 0  # lines, since this began
         self._last: str | None = None  # hash of the last line; None: to be read
 
     def append(self, left: Left, at: float) -> None:
@@ -75,6 +76,7 @@ class AuditLog:
             file.write(line + b"\n")
         crash.point("after noting what leaves")
         self._last = hashlib.sha256(line).hexdigest()
+        self.written += 1
 
     def catch_up(self, entries: list[Left], at: float) -> None:
         """Note which of these, the newest that the store holds, are not noted.

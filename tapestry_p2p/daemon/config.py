@@ -157,6 +157,10 @@ class Log(Section, frozen=True, kw_only=True):
         Literal["debug", "info", "warning", "error"],
         Meta(description="Least serious messages that are written."),
     ] = "info"
+    format: Annotated[
+        Literal["text", "json"],
+        Meta(description="Lines for people, or one JSON object a line for programs."),
+    ] = "text"
 
 
 class Testing(Section, frozen=True, kw_only=True):

@@ -71,6 +71,7 @@ class Fetcher:
     wanted: Callable[[bytes], bool]
     read_adoption: Callable[[bytes, bytes], tuple[Reference, ...]]
     mixing: trio.Lock = field(default_factory=trio.Lock)
+    fetched: dict[str, int] = field(default_factory=lambda: {"entries": 0, "copies": 0})  # bytes
 
     async def entry(self, author: bytes, header: Header, sources: Sequence[bytes]) -> bytes:
         """Bring the author's copy from seq-1 to seq; its new root (b"" if the header has none)."""
@@ -240,6 +241,8 @@ class Fetcher:
                 response = decode_response(head)
             except (self.unreachable, Malformed) as error:
                 raise FetchError("unreachable") from error
+            kind = "entries" if isinstance(request, ChunkRequest) else "copies"
+            self.fetched[kind] += len(body)
             if response.status == "ok" and len(body) == response.length == length:
                 return body
             if response.status != "busy":

@@ -212,6 +212,11 @@ class Node:
             await self._end()
             nursery.cancel_scope.cancel()
 
+    @property
+    def events_waiting(self) -> int:
+        """Foreign events that are not judged yet."""
+        return self._events_in.statistics().current_buffer_used
+
     async def run_and_then(
         self,
         after: Callable[[], None],

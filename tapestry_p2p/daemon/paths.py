@@ -46,6 +46,11 @@ class Paths:
         return (self.credentials or (self.config if self.text else self.state)) / "key.pem"
 
     @property
+    def log(self) -> Path:
+        """Where the node writes its log, unless systemd's journal keeps it."""
+        return self.state / "log"
+
+    @property
     def control_socket(self) -> Path:
         return self.runtime / "control.sock"
 

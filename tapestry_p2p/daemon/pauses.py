@@ -24,6 +24,8 @@ LOOK_S = 15.0
 BUSY_LOOKS, CALM_LOOKS = 2, 8  # in a row: half a minute of load stops us, two of calm let us go on
 DISK_PATIENCE_S, DISK_LOOK_S = 60.0, 1.0  # a start of the trainer costs more than a short refusal
 OPERATOR, HOURS, BATTERY, LOAD, DISK = "operator", "hours", "battery", "load", "disk"
+MEMORY = "memory"
+REASONS = (OPERATOR, HOURS, BATTERY, LOAD, DISK, MEMORY)
 _SUPPLIES = Path("/sys/class/power_supply")
 
 

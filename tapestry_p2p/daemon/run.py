@@ -9,7 +9,6 @@ import logging
 import os
 import signal
 import socket
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
@@ -18,7 +17,7 @@ from typing import Any
 import trio
 
 from tapestry_p2p import crash
-from tapestry_p2p.daemon import control, service
+from tapestry_p2p.daemon import control, logs, service
 from tapestry_p2p.daemon.address import Address, parse_address
 from tapestry_p2p.daemon.apart import Door
 from tapestry_p2p.daemon.attacker import Attacker
@@ -59,7 +58,7 @@ def run(paths: Paths, apart: bool = False) -> None:
         data = [Path(text) for text in config.data.paths]
     else:
         data = need_data(config, manifest.task.name)
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    logs.install(paths.log, config.log.format)
     set_level(config)
     store = Store(paths.state / "store", manifest.streams.ring)
     try:
@@ -209,7 +208,9 @@ async def _accompany(node: Node, config: Config, paths: Paths, attack: str) -> N
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_obey_signals, node)
         nursery.start_soon(service.obey_reload, Reload(paths, config))
-        await nursery.start(control.serve, paths.control_socket, Control(node).answer)
+        operator = Control(node)
+        await nursery.start(control.serve, paths.control_socket, operator.answer)
+        nursery.start_soon(operator.metrics.watch)
         if config.testing.tether:
             nursery.start_soon(_stop_with_stdin, node)
         await nursery.start(node.run_and_then, nursery.cancel_scope.cancel)

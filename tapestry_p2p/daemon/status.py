@@ -15,6 +15,7 @@ from tapestry_p2p import __version__
 from tapestry_p2p.daemon.address import Address, parse_address
 from tapestry_p2p.daemon.copies import copy_root
 from tapestry_p2p.daemon.invite import Invite
+from tapestry_p2p.daemon.metrics import Metrics
 from tapestry_p2p.daemon.node import Node
 from tapestry_p2p.daemon.promise import present
 from tapestry_p2p.daemon.retirement import checked, need_network
@@ -38,8 +39,10 @@ class Control:
 
     def __init__(self, node: Node) -> None:
         self._node = node
+        self.metrics = Metrics(node)
         self._verbs = {
             "status": self._status,
+            "metrics": self._metrics,
             "peers": self._peers,
             "copies": self._copies,
             "invite": self._invite,
@@ -76,6 +79,9 @@ class Control:
         if author not in node.protocol.retired():
             raise TapestryError("too many keys are retired here already", REFUSED)
         return {"id": peer_id_of(author), "told": len(node.protocol.greeted())}
+
+    def _metrics(self) -> dict[str, Any]:
+        return {"text": self.metrics.text()}
 
     def _go(self) -> dict[str, Any]:
         self._node.rounds.go.set()

@@ -23,6 +23,7 @@ import trio
 
 from tapestry_p2p import link
 from tapestry_p2p.daemon.apart import Door
+from tapestry_p2p.daemon.logs import rotate
 from tapestry_p2p.daemon.tap import LINK_RECEIVED, LINK_SENT, Tap
 from tapestry_p2p.errors import BAD_CONFIG, TapestryError
 from tapestry_p2p.mix.codec import Vector
@@ -274,6 +275,7 @@ class Trainer:
     async def _start_process(self) -> tuple[socket.socket, trio.Process]:
         """Our end of a new trainer's link, and the process. OSError if the system refuses."""
         self.log_path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        rotate(self.log_path)
         with open(self.log_path, "ab", opener=_private) as errors:
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             with theirs, contextlib.ExitStack() as unless_started:

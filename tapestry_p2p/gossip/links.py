@@ -80,6 +80,10 @@ class Links:
         """The peer, if remembered."""
         return self._links.get(peer)
 
+    def barred(self, at: float) -> int:
+        """How many peers are kept out now."""
+        return sum(link.is_barred(at) for link in self._links.values())
+
     def connected(self) -> Iterator[Link]:
         """Every peer with an open connection."""
         return (link for link in self._links.values() if link.connected)

@@ -376,6 +376,7 @@ class Protocol:
             "proofs": len(state.proofs),
             "retired": len(state.retired),
             "shunned": len(state.shunned),
+            "barred": state.links.barred(state.now),
             "headers": sum(len(stream.kept) for stream in streams),
         }
         return {**state.tally.table(), "tables": tables}
