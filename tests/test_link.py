@@ -52,6 +52,7 @@ VECTOR: Record = {
     "round": 1,
     "applied": 0,
     "added": 0,
+    "skipped": 0,
     "steps": 50,
     "tokens": 25600,
     "loss": 3.14159,

@@ -96,10 +96,11 @@ def _status_lines(found: dict[str, Any]) -> list[str]:
     ]
     if trainer:
         last = f", last failure: {trainer['last_failure']}" if trainer["last_failure"] else ""
+        bad = f", {trainer['bad_batches']} bad batches left out" if trainer["bad_batches"] else ""
         lines.insert(
             3,
             f"trainer    loss {trainer['loss']:.3g}, {trainer['steps']} steps,"
-            f" {trainer['restarts']} restarts{last}",
+            f" {trainer['restarts']} restarts{bad}{last}",
         )
     return lines
 

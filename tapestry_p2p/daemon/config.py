@@ -128,6 +128,15 @@ class Budget(Section, frozen=True, kw_only=True):
         Meta(description="Train only in these hours, as 20:00-07:30, local time. Empty: always."),
     ] = ""
     battery: Annotated[bool, Meta(description="Train also on battery.")] = True
+    round_s: Annotated[
+        float,
+        Meta(
+            ge=0,
+            description="Wanted seconds of a round: its steps follow this machine's speed, between"
+            " 1/4 and 4 times the network's inner_steps. 0: always that number. With"
+            " schedule_steps in network.toml it must be 0.",
+        ),
+    ] = 0.0
     load_max: Annotated[
         float,
         Meta(ge=0, description="Pause while other programs load the machine more; 0: never."),

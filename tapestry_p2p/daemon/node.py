@@ -74,6 +74,7 @@ class NodeOptions:
     blocked: tuple[str, ...] = ()  # peer ids with which we have nothing to do
     inner_steps: int = 0  # 0: the manifest's
     rounds: int = 0  # 0: for ever
+    round_s: float = 0.0  # wanted seconds of a round; 0: as many steps as the manifest says
     wait: bool = False  # train only after ``go`` (testnets)
     hold: dict[str, int] = field(default_factory=dict)  # peer id -> deliver its frames n at a time
     upload: float = 0.0  # bytes/s at most; 0: no limit
@@ -110,7 +111,7 @@ class Node:
         self.protocol = self._make_protocol(recovered)
         self.tap = None if options.tap is None else Tap(options.tap)
         paces = Paces(Pacer(options.upload), Pacer(options.download))
-        self.transport = Transport(seed, self, self.tap, self._admits, paces)
+        self.transport = Transport(seed, self, self.tap, self._admits, paces, self._vouches)
         self.copies = Copies(
             self.key,
             bytes.fromhex(manifest.genesis.root),
@@ -138,7 +139,7 @@ class Node:
         self._held: dict[bytes, list[tuple[str, bytes]]] = {}
         self.rounds = Rounds(
             manifest,
-            Pace(options.inner_steps, options.rounds, options.wait),
+            Pace(options.inner_steps, options.rounds, options.wait, options.round_s),
             self.protocol,
             self.copies,
             self.fetcher,
@@ -300,6 +301,9 @@ class Node:
             return False
         return not self.protocol.is_barred(peer, trio.current_time())
 
+    def _vouches(self, peer: bytes) -> bool:
+        return self.protocol.probation(peer) <= 0
+
     async def message(self, peer: bytes, channel: str, data: bytes) -> None:
         """A hello or sync frame; waits while we are behind, which slows the sender down."""
         batch = self.options.hold.get(peer_id_of(peer), 0) if self.options.hold else 0
@@ -378,11 +382,11 @@ class Node:
                 self._forget(author)
             case ef.Dial(peer, addresses):
                 self._nursery.start_soon(self._dial, peer, addresses)
-            case ef.Drop(peer, reason):
+            case ef.Drop(peer, reason, fault):
                 log.warning("dropping %s: %s", peer_id_of(peer), reason)
                 connection = self.transport.connections.get(peer)
                 if connection is not None:
-                    connection.abort(reason)
+                    connection.abort(reason, fault)
             case ef.OwnHead(signed):
                 log.warning("a peer knows entry %d of ours, we do not", signed.header.seq)
                 self._nursery.start_soon(self.voice.ask_then_speak)

@@ -25,6 +25,7 @@ from tapestry_p2p.daemon.manifest import Manifest
 from tapestry_p2p.daemon.recovery import Recovered
 from tapestry_p2p.daemon.rollback import earlier
 from tapestry_p2p.daemon.store import Store
+from tapestry_p2p.daemon.tempo import Tempo
 from tapestry_p2p.daemon.trainer import TrainedVector, Trainer
 from tapestry_p2p.daemon.voice import ASK_DEADLINE_S, SETTLE_S, OwnVoice, SilencedError
 from tapestry_p2p.errors import NOT_READY, TapestryError
@@ -56,6 +57,7 @@ class Pace:
     inner_steps: int = 0  # 0: the manifest's
     last: int = 0  # round to end with; 0: for ever
     wait: bool = False  # train only after ``go``
+    round_s: float = 0.0  # wanted; 0: rounds have the manifest's steps, however long they take
 
 
 class Rounds:
@@ -98,6 +100,9 @@ class Rounds:
         self._saved_at = self._save_took = 0.0
         self._rounding = trio.Lock()
         self.speaking = trio.Lock()
+        steps = pace.inner_steps or manifest.training.inner_steps
+        self.tempo = Tempo(steps, pace.round_s)
+        self._nominal_steps = steps
         self._round_s = 0.0
         self.voice = OwnVoice(
             protocol,
@@ -137,13 +142,12 @@ class Rounds:
         await self.go.wait()
         with trio.move_on_after(ASK_DEADLINE_S + SETTLE_S):  # a round now would be kept back
             await self._may_speak()
-        steps = self.pace.inner_steps or self.manifest.training.inner_steps
-        await trainer.start(loom.latest, self.round, self.round * steps)
+        await trainer.start(loom.latest, self.round, self.round * self._nominal_steps)
         last = self.pace.last
         if last and self.round >= last:
             self.finished.set()
         else:
-            await trainer.train(self.round + 1, steps, last)
+            await trainer.train(self.round + 1, self.tempo.steps, last)
 
     async def adopt_genesis(self) -> None:
         """Take the first vector from peers and begin our stream: a member without a trainer."""
@@ -261,6 +265,8 @@ class Rounds:
         record, loom = trained.record, self.loom
         if loom is None or trained.life != trainer.life:
             return
+        if self.tempo.took(record["steps"], record["seconds"]):
+            await trainer.pace(self.tempo.steps, trained.life)
         y = self._with_pending(trained)
         round_ = record["round"]
         last = round_ == self.pace.last

@@ -49,6 +49,12 @@ def run(paths: Paths, apart: bool = False) -> None:
     crash.arm("node")
     manifest = load_manifest(paths.manifest)
     config = load_config(paths.member)
+    if config.budget.round_s and manifest.training.schedule_steps:
+        raise TapestryError(
+            "budget.round_s changes how many steps a round has, and this network's schedule counts"
+            " steps (training.schedule_steps): set budget.round_s = 0 in tapestry.toml",
+            BAD_CONFIG,
+        )
     seed = load_key(paths.key, given=paths.credentials is not None)
     paths.make()
     task = task_file(manifest, paths.config)
@@ -133,6 +139,7 @@ def node_options(config: Config) -> NodeOptions:
         blocked=tuple(config.trust.blocked),
         inner_steps=testing.inner_steps,
         rounds=testing.rounds,
+        round_s=config.budget.round_s,
         wait=testing.wait,
         hold=dict(testing.hold),
         upload=parse_rate(config.budget.upload),

@@ -197,6 +197,7 @@ class Control:
             "isolation": s.isolation,
             "restarts": s.restarts,
             "last_failure": s.last_failure,
+            "bad_batches": s.bad_batches,
             "steps": s.steps,
             "tokens": s.tokens,
             "loss": s.loss,

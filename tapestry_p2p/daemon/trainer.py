@@ -25,6 +25,7 @@ from tapestry_p2p import link
 from tapestry_p2p.daemon.apart import Door
 from tapestry_p2p.daemon.logs import rotate
 from tapestry_p2p.daemon.tap import LINK_RECEIVED, LINK_SENT, Tap
+from tapestry_p2p.daemon.tempo import LOOK_S, Silence
 from tapestry_p2p.errors import BAD_CONFIG, TapestryError
 from tapestry_p2p.mix.codec import Vector
 
@@ -34,6 +35,7 @@ HELLO_DEADLINE_S = 300.0  # importing JAX and building a big model on a busy mac
 BACKOFF_S = (1.0, 2.0, 5.0, 15.0, 60.0)
 CALM_S = 300.0  # so long without a failure and the backoff starts over
 STOP_S = 2.0
+UNANSWERED_MAX = 2  # vectors that a trainer hands over before it waits for a correction
 
 # code -> (what the user is told, whether a restart could help)
 FAILURES = {
@@ -45,6 +47,8 @@ FAILURES = {
     "nonfinite": ("the loss was not a number three times in a row", True),
     "start_too_far": ("the vector to start from was too far from the last one", True),
     "link": ("node and trainer misunderstood each other", True),
+    "killed": ("the trainer was killed by the system: is memory short?", True),
+    "hang": ("the trainer said nothing for far longer than its rounds take", True),
     "start": ("the trainer could not be started: is memory or disk space short?", True),
 }
 
@@ -64,6 +68,7 @@ class TrainerState:
     loss: float = 0.0
     seconds: float = 0.0
     busy_s: float = 0.0
+    bad_batches: int = 0  # left out: with them loss or parameters were not finite
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +115,10 @@ class Trainer:
         self.adding = False  # an addition is under way
         self._additions = 0
         self._added = trio.Event()
+        self._silence = Silence()
+        self._last_round = 0
+        self._unanswered = 0
+        self._finished = True  # nothing is to be trained
         self.stopped = trio.Event()
 
     async def vectors(self) -> AsyncIterator[TrainedVector]:
@@ -123,7 +132,13 @@ class Trainer:
 
     async def train(self, round_: int, steps: int, last_round: int) -> None:
         """Order rounds ``round_`` .. ``last_round`` (0: for ever) of ``steps`` inner steps."""
+        self._last_round, self._finished, self._unanswered = last_round, False, 0
         await self._order({"t": "train", "round": round_, "steps": steps, "last_round": last_round})
+
+    async def pace(self, steps: int, life: int) -> None:
+        """Rounds of so many inner steps from now on, in that life."""
+        if life == self.life:
+            await self._order({"t": "pace", "steps": steps})
 
     async def correct(self, seq: int, correction: Vector, life: int) -> bool:
         """Answer vector ``seq`` of that life by a correction float32[d] to add.
@@ -131,6 +146,7 @@ class Trainer:
         False if the trainer is in another life by now: then nothing is sent.
         """
         if life == self.life:
+            self._unanswered -= 1
             await self._put({"t": "correct", "seq": seq}, correction)
         return life == self.life
 
@@ -239,8 +255,8 @@ class Trainer:
             self._sock = None
             self.state.running = False
             ours.close()  # end of file: it saves and exits
-            if process is not None:
-                await self._end_process(process)
+            if process is not None and await self._end_process(process) and not code:
+                code = "killed"
             if self._shared is not None:
                 self._shared.close()
                 self._shared = None
@@ -251,16 +267,17 @@ class Trainer:
         """When this life has to end, if it has to."""
         return min(self._end_by, trio.current_time() + STOP_S) if self.held else self._end_by
 
-    async def _end_process(self, process: trio.Process) -> None:
-        """Give it until ``STOP_S`` to save."""
+    async def _end_process(self, process: trio.Process) -> bool:
+        """Give it until ``STOP_S`` to save; whether somebody else has killed it."""
         with trio.CancelScope(shield=True):
             with trio.move_on_at(min(self._end_by, trio.current_time() + STOP_S)):
                 await process.wait()
-            if process.returncode is None:
+            late = process.returncode is None
+            if late:
+                log.warning("the trainer does not end: killing it")
                 process.kill()
                 await process.wait()
-        if process.returncode == -signal.SIGKILL:
-            log.warning("trainer was killed")
+        return not late and process.returncode == -signal.SIGKILL
 
     async def _next_trainer(self) -> tuple[socket.socket, int, trio.Process | None]:
         """Our end of a trainer's link, its process id, and the process if it is our child."""
@@ -316,10 +333,17 @@ class Trainer:
     async def _listen(self, sock: socket.socket, shared: link.SharedVectors) -> str:
         life = self.life
         while True:
-            packet, _ = await self._receive_record(sock)
+            packet: bytes | None = None
+            with trio.move_on_after(LOOK_S):
+                packet, _ = await self._receive_record(sock)
+            if packet is None:
+                if self._silence.looked(self._owes):
+                    return "hang"
+                continue
             if not packet:
                 return ""
             record = link.parse_from_trainer(packet)
+            self._silence.heard(record["seconds"] if record["t"] == "vector" else 0.0)
             if record["t"] == "failed":
                 return str(record["code"])
             if record["t"] == "added":
@@ -328,6 +352,11 @@ class Trainer:
                 vector = shared.read(link.OUT, record["seq"], record["digest"])
                 self._note(record)
                 await self._send.send(TrainedVector(vector, record, life))
+
+    @property
+    def _owes(self) -> bool:
+        """Whether the next vector is the trainer's to hand over, and not ours to ask for."""
+        return not self._finished and self._unanswered < UNANSWERED_MAX
 
     def _welcome(self, record: dict[str, Any], fds: list[int]) -> link.SharedVectors:
         if record["t"] != "hello" or len(fds) != 1:
@@ -343,6 +372,9 @@ class Trainer:
         return link.SharedVectors.from_fd(fds.pop(), self.parameters)
 
     def _note(self, record: dict[str, Any]) -> None:
+        self._unanswered += 1
+        self._finished = record["round"] == self._last_round
+        self.state.bad_batches += record["skipped"]
         self.state.steps += record["steps"]
         self.state.tokens += record["tokens"]
         self.state.loss = record["loss"]

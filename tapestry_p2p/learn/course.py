@@ -53,6 +53,12 @@ class Course:
         self.round, self.round_steps = round_, 0
         self._wanted_steps, self._last_round = steps, last_round
 
+    def pace(self, steps: int) -> None:
+        """Rounds have so many steps from now on, the running one too."""
+        if steps < 1:
+            raise LinkError("pace: no such round")
+        self._wanted_steps = steps
+
     def correct(self, seq: int) -> None:
         """A correction was added. LinkError unless it answers the oldest unanswered vector."""
         if not self.applied < seq <= self.seq or seq != self.applied + 1:

@@ -69,6 +69,7 @@ class Loop:
         self._orders: dict[str, Callable[[dict[str, Any]], None]] = {
             "start": self._start,
             "train": self._train,
+            "pace": self._pace,
             "correct": self._correct,
             "add": self._add,
             "weigh": self._weigh,
@@ -146,6 +147,7 @@ class Loop:
         self._place.cursor = cursor
         self._course.restart_round()
         self._tally.forget()
+        self._tally.skipped += 1
 
     def _save(self) -> None:
         try:
@@ -211,6 +213,9 @@ class Loop:
         self._course.train(record["round"], record["steps"], record["last_round"])
         self._tally.forget()
 
+    def _pace(self, record: dict[str, Any]) -> None:
+        self._course.pace(record["steps"])
+
     def _correct(self, record: dict[str, Any]) -> None:
         seq = record["seq"]
         correction = self._read_addition(link.IN, record)
@@ -264,9 +269,13 @@ class Loop:
 
 
 class Tally:
-    """What is told of one round: steps, tokens, mean loss, seconds in all and busy."""
+    """What is told of one round: steps, tokens, mean loss, seconds in all and busy.
+
+    ``skipped``: how often a loss or parameters that were not finite led to a way back meanwhile.
+    """
 
     def __init__(self) -> None:
+        self.skipped = 0
         self.forget()
 
     def forget(self) -> None:
@@ -291,11 +300,13 @@ class Tally:
         losses = self._losses or [0.0]
         told = {
             "steps": len(self._losses),
+            "skipped": self.skipped,
             "tokens": self._tokens,
             "loss": math.fsum(losses) / len(losses),
             "seconds": time.monotonic() - self._begin,
             "busy_s": self._busy_s,
         }
+        self.skipped = 0
         self.forget()
         return told
 

@@ -77,6 +77,8 @@ def train(sock: socket.socket, vectors: link.SharedVectors, act: str) -> int:
             x = x + vectors.read(link.IN, record["seq"], record["digest"])
             if act == "dies in round 2" and round_ == 1:
                 os.kill(os.getpid(), signal.SIGKILL)
+            if act == "hangs in round 2" and round_ == 1:
+                os.kill(os.getpid(), signal.SIGSTOP)
             if round_ != last:
                 round_ += 1
                 seq = hand_over(sock, vectors, x, seq, round_)
@@ -93,6 +95,7 @@ def hand_over(
         "applied": seq,
         "added": 0,
         "steps": 5,
+        "skipped": 0,
         "tokens": 50,
         "loss": 1.25,
         "seconds": 0.5,

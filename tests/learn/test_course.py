@@ -73,3 +73,22 @@ def test_a_start_forgets_what_was_unanswered() -> None:
 def test_impossible_rounds_are_refused(steps: int, last: int) -> None:
     with pytest.raises(LinkError):
         Course().train(3, steps, last)
+
+
+def test_a_new_pace_holds_at_once_and_loses_no_step() -> None:
+    course = Course()
+    course.train(1, 10, 0)
+    for _ in range(4):
+        assert course.next(False) == STEP
+        course.stepped()
+    course.pace(4)
+    assert course.next(False) == HAND_OVER
+    course.handed_over()
+    course.pace(6)
+    assert course.round_steps == 0
+    for _ in range(6):
+        assert course.next(False) == STEP
+        course.stepped()
+    assert course.next(False) == HAND_OVER
+    with pytest.raises(LinkError):
+        course.pace(0)

@@ -161,12 +161,14 @@ def test_a_vector_that_is_not_finite_never_leaves(make_node: MakeNode, tmp_path:
     node = make_node(task=f"{tmp_path / 'astray.py'}:make_task")
     assert node.expect("hello")["parameters"] == 4
     node.train(1, 5, 0)
-    steps = 0
+    steps = skipped = 0
     while (record := node.receive())["t"] == "vector":
         assert np.isfinite(node.vector(record)).all()
         steps += record["steps"]
+        skipped += record["skipped"]
         node.correct(record["seq"], np.zeros_like(node.genesis))
     assert 40 <= steps < 60  # the one bad batch was skipped
+    assert skipped == 1
     assert record == {"t": "failed", "code": "nonfinite"}
     assert node.process.wait(20) == 1
     assert "not finite" in node.log()
