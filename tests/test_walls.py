@@ -66,7 +66,7 @@ WALLS = {
     "__main__": wall("cli", STANDARD),
 }
 LIBP2P = frozenset({"libp2p", "multiaddr"})
-LIBP2P_FILES = frozenset({"daemon/transport.py", "daemon/guard.py"})
+LIBP2P_FILES = frozenset({"daemon/transport.py", "daemon/pipes.py", "daemon/guard.py"})
 LEARNING_FILES = frozenset({"cli/simulation/learners.py"})  # a simulation's data is nobody's
 
 

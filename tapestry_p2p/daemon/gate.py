@@ -4,23 +4,65 @@ Knows hosts and whether somebody has said anything yet; no socket, no libp2p. A 
 something is worth more than one who does not: when places are short, the silent go first, the
 oldest of them at once, then whoever takes too long over its handshake. So no number of idle
 sockets keeps an honest member out.
+
+A handshake costs us 4 ms whoever wants it, so each address block has a few to spend, and those
+where no established member was ever seen have a few together. Who breaks the protocol pays with
+its block's, and is barred when it has done so several times. This machine pays nothing.
 """
 
 import ipaddress
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from tapestry_p2p.gossip.bucket import Bucket
 
 STRANGERS_MAX = 32  # sockets that have not proven who they are, in all
 STRANGERS_PER_BLOCK = 3  # ... from one address block
 SLOW_S = 2.0  # an honest handshake takes a tenth of that on a busy machine
 PER_BLOCK = 8  # sockets from one address block, members included
+SHAKES_PER_S, SHAKES = 0.25, 12.0  # handshakes of one address block; and at once
+KNOWN_PER_S, KNOWN_SHAKES = 1.0, 48.0  # ... where an established member was seen
+OTHERS_PER_S, OTHERS_SHAKES = 2.0, 32.0  # of all other blocks together: 1/100 of a core
+FAULT_SHAKES = 8.0  # what a broken connection costs its block
+DEBT_SHAKES = 30.0  # at most: a block waits two minutes
+FAULTS, FAULTS_PER_S = 4.0, 4 / 600  # of one identity; then it is barred
+ROWS_MAX = 1024  # blocks, and identities, that are remembered
+
+
+OWN = ("127.0.0.1", "::1")
+Key = TypeVar("Key", str, bytes)
+
+
+class Buckets(Generic[Key]):
+    """Token buckets by key, full at first; the key that was used longest ago is forgotten."""
+
+    def __init__(self, per_s: float, burst: float) -> None:
+        self._per_s, self._burst = per_s, burst
+        self._rows: OrderedDict[Key, Bucket] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def has(self, key: Key, at: float) -> bool:
+        """Whether a token is left."""
+        return key not in self._rows or self._rows[key].has(1.0, at)
+
+    def charge(self, key: Key, tokens: float, at: float) -> None:
+        """Take tokens, on credit if need be."""
+        bucket = self._rows.setdefault(key, Bucket(self._per_s, self._burst, at))
+        bucket.take(0.0, at)
+        bucket.level = max(-DEBT_SHAKES, bucket.level - tokens)
+        self._rows.move_to_end(key)
+        if len(self._rows) > ROWS_MAX:
+            self._rows.popitem(last=False)
 
 
 def block_of(host: str) -> str:
     """The address block of a host: an IPv4 address, the first 64 bits of an IPv6 one.
 
-    "" for the machine's own addresses: all members of a testnet are there.
+    "" for this machine as it calls itself: all members of a testnet are there.
     """
     try:
         address = ipaddress.ip_address(host.partition("%")[0])
@@ -28,7 +70,7 @@ def block_of(host: str) -> str:
         return host
     mapped = getattr(address, "ipv4_mapped", None)
     address = mapped or address
-    if address.is_loopback:
+    if str(address) in OWN:
         return ""
     if address.version == 6:
         return str(ipaddress.ip_network((int(address) >> 64 << 64, 64)))
@@ -63,6 +105,11 @@ class Gate:
     def __init__(self, strangers_max: int = STRANGERS_MAX) -> None:
         self._strangers_max = strangers_max
         self._guests: dict[Guest, None] = {}
+        self._shakes = Buckets[str](SHAKES_PER_S, SHAKES)
+        self._known = Buckets[str](KNOWN_PER_S, KNOWN_SHAKES)
+        self._others = Bucket(OTHERS_PER_S, OTHERS_SHAKES)
+        self._faults = Buckets[bytes](FAULTS_PER_S, FAULTS)
+        self._established: OrderedDict[str, None] = OrderedDict()
         self.refused: Counter[str] = Counter()
 
     @property
@@ -72,6 +119,9 @@ class Gate:
 
     def enter(self, guest: Guest) -> bool:
         """Let a stranger in, maybe in another's place; False if there is none."""
+        if not self._may_shake(guest.block, guest.since):
+            self.refused["handshakes"] += 1
+            return False
         near = [other for other in self.strangers if other.block == guest.block]
         crowded = bool(guest.block) and len(near) >= STRANGERS_PER_BLOCK
         if crowded and not self._show_out(near, guest.since, "strangers_per_block"):
@@ -82,6 +132,45 @@ class Gate:
             return False
         self._guests[guest] = None
         return True
+
+    def _may_shake(self, block: str, at: float) -> bool:
+        if not block:
+            return True
+        if block in self._established:
+            return self._known.has(block, at)
+        return self._shakes.has(block, at) and self._others.has(1.0, at)
+
+    def shake(self, guest: Guest, at: float) -> bool:
+        """Spend a handshake of the guest's block, before anything is computed; False: none left."""
+        block = guest.block
+        if not self._may_shake(block, at):
+            self.refused["handshakes"] += 1
+            return False
+        if block in self._established:
+            self._known.charge(block, 1.0, at)
+        elif block:
+            self._shakes.charge(block, 1.0, at)
+            self._others.take(1.0, at)
+        return True
+
+    def vouch(self, host: str) -> None:
+        """An established member was seen at that address."""
+        self._established[block_of(host)] = None
+        self._established.move_to_end(block_of(host))
+        if len(self._established) > ROWS_MAX:
+            self._established.popitem(last=False)
+
+    def blame(self, guest: Guest, at: float, peer: bytes = b"") -> None:
+        """The guest, who was ``peer``, broke the protocol; nobody: it was barred already."""
+        if peer:
+            self._faults.charge(peer, 1.0, at)
+        if guest.block:
+            self._established.pop(guest.block, None)
+            self._shakes.charge(guest.block, FAULT_SHAKES, at)
+
+    def is_barred(self, peer: bytes, at: float) -> bool:
+        """Whether a peer has broken the protocol too often of late."""
+        return not self._faults.has(peer, at)
 
     def prove(self, guest: Guest) -> bool:
         """The guest has proven who it is; False if its block has all the places it may have."""

@@ -24,7 +24,11 @@ SMALL_BYTES = 4_096  # of a buffer, until somebody has more to say than small ta
 
 
 class SealError(Exception):
-    """What arrived is not what the other end sealed, or ended in the middle of a message."""
+    """What arrived is not what the other end sealed."""
+
+
+class CutError(SealError):
+    """The connection ended in the middle of a message: nobody's fault."""
 
 
 class Sealer:
@@ -55,7 +59,7 @@ class Sealer:
         """Seal one message of at most ``PLAIN_BYTES_MAX`` bytes into the batch."""
         at, size = self._used, len(plain) + TAG_BYTES
         if at + 2 + size > len(self._buffer):
-            self._buffer = _larger(self._view[:at])
+            self._buffer = _larger(self._view[:at], at + 2 + size)
             self._view = memoryview(self._buffer)
         struct.pack_into("!H", self._buffer, at, size)
         nonce = struct.pack("<IQ", 0, self._counter)
@@ -70,9 +74,9 @@ class Sealer:
         return whole
 
 
-def _larger(begun: memoryview) -> bytearray:
-    """A buffer for a whole batch that begins with these bytes."""
-    buffer = bytearray(BATCH_BYTES)
+def _larger(begun: memoryview, needed: int) -> bytearray:
+    """A buffer for ``needed`` bytes, and then some, that begins with these: talk needs few."""
+    buffer = bytearray(min(BATCH_BYTES, 4 * needed))
     buffer[: len(begun)] = begun
     return buffer
 
@@ -90,6 +94,7 @@ class Opener:
         self._buffer = bytearray(SMALL_BYTES)
         self._view = memoryview(self._buffer)
         self._start = self._end = 0
+        self._was_full = False
 
     @property
     def held(self) -> int:
@@ -102,14 +107,16 @@ class Opener:
             rest = self._end - self._start
             self._buffer[:rest] = bytes(self._view[self._start : self._end])
             self._start, self._end = 0, rest
-        if self._end == len(self._buffer):
-            self._buffer = _larger(self._view)
+        if self._was_full and len(self._buffer) < BATCH_BYTES:
+            self._buffer = _larger(self._view, len(self._buffer) + 1)
             self._view = memoryview(self._buffer)
+            self._was_full = False
         return self._view[self._end :]
 
     def filled(self, size: int) -> None:
         """``size`` bytes were put into ``room``."""
         self._end += size
+        self._was_full = self._end == len(self._buffer)
 
     @property
     def inside(self) -> bool:
@@ -186,7 +193,7 @@ class SealedSocket:
             size = await self._stream.socket.recv_into(room)
             if not size:
                 if self._opener.inside:
-                    raise SealError("the connection ended inside a message")
+                    raise CutError("the connection ended inside a message")
                 return []
             self._received(room[:size])
             self._opener.filled(size)

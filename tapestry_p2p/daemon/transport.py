@@ -19,8 +19,6 @@ from libp2p.abc import ISecureConn
 from libp2p.crypto.ed25519 import Ed25519PublicKey, create_new_key_pair
 from libp2p.crypto.x25519 import create_new_key_pair as create_noise_key
 from libp2p.custom_types import TProtocol
-from libp2p.io.abc import ReadWriteCloser
-from libp2p.io.trio import TrioTCPStream
 from libp2p.network.connection.raw_connection import RawConnection
 from libp2p.peer.id import ID
 from libp2p.protocol_muxer.generic_selector import GenericMultistreamSelector
@@ -33,10 +31,11 @@ from libp2p.security.security_multistream import SecurityMultistream
 
 from tapestry_p2p.daemon import guard
 from tapestry_p2p.daemon.address import Address
-from tapestry_p2p.daemon.gate import Gate, Guest
+from tapestry_p2p.daemon.gate import OWN, Gate, Guest
+from tapestry_p2p.daemon.pipes import SealedIO, StreamIO, TapStream
 from tapestry_p2p.daemon.rates import Paces, Traffic
 from tapestry_p2p.daemon.sealed import SealedSocket
-from tapestry_p2p.daemon.tap import RAW_RECEIVED, RAW_SENT, Tap
+from tapestry_p2p.daemon.tap import Tap
 from tapestry_p2p.daemon.yamux import WINDOW_BYTES, Mux, MuxError, Stream
 from tapestry_p2p.errors import FAILURE, TapestryError
 
@@ -67,6 +66,10 @@ class TransportError(Exception):
     """The connection failed; the world's fault. The caller may dial again."""
 
 
+class FaultError(TransportError):
+    """The connection ends because the peer broke the protocol."""
+
+
 class Handlers(Protocol):
     """What the node does with what a peer sends. None of these may raise on foreign bytes."""
 
@@ -78,109 +81,11 @@ class Handlers(Protocol):
         ...
 
 
-@dataclass
-class TapStream(TrioTCPStream):
-    """A TCP stream that counts its bytes and can be cut without waiting for anybody."""
-
-    socket_stream: trio.SocketStream
-    traffic: Traffic
-    tap: Tap | None
-    paces: Paces = field(default_factory=Paces)
-    received: int = 0
-
-    def __post_init__(self) -> None:
-        super().__init__(self.socket_stream)
-
-    async def write(self, data: bytes) -> None:
-        self.note_sent(data)
-        await super().write(data)
-
-    async def read(self, n: int | None = None) -> bytes:
-        data = await super().read(n)
-        self.note_received(data)
-        return data
-
-    def note_sent(self, data: bytes | memoryview) -> None:
-        """Bytes that go out on the socket, whoever sends them."""
-        self.traffic.sent += len(data)
-        self.paces.upload.charge(len(data))
-        if self.tap is not None:
-            self.tap(RAW_SENT, bytes(data))
-
-    def note_received(self, data: bytes | memoryview) -> None:
-        """Bytes that came in."""
-        self.received += len(data)
-        self.traffic.received += len(data)
-        self.paces.download.charge(len(data))
-        if self.tap is not None:
-            self.tap(RAW_RECEIVED, bytes(data))
-
-    @property
-    def remote(self) -> Address:
-        """Where the other end is; unlike libp2p's own answer for IPv6 too."""
-        try:
-            host, port = self.socket_stream.socket.getpeername()[:2]
-        except OSError:  # it is gone again
-            host, port = "", 0
-        return Address("ip6" if ":" in host else "ip4", host, port)
-
-    def is_silent(self) -> bool:
-        """Whether nothing came in yet."""
-        return not self.received
-
-    def cut(self) -> None:
-        """Close the socket now; readers and writers of it wake with an error."""
-        self.socket_stream.socket.close()
-
-
-class _SealedIO(ReadWriteCloser):
-    """A sealed socket as multistream-select wants it, until Yamux takes it over."""
-
-    def __init__(self, sealed: SealedSocket) -> None:
-        self._sealed = sealed
-        self.left = b""
-
-    async def read(self, n: int | None = None) -> bytes:
-        if not self.left:
-            self.left = b"".join(await self._sealed.receive())
-        found, self.left = self.left[:n], b"" if n is None else self.left[n:]
-        return found
-
-    async def write(self, data: bytes) -> None:
-        self._sealed.seal(memoryview(data))
-        await self._sealed.flush()
-
-    async def close(self) -> None:
-        """The connection's owner cuts the socket."""
-
-    def get_remote_address(self) -> tuple[str, int] | None:
-        return None
-
-
-class _StreamIO(ReadWriteCloser):
-    """A muxed stream as multistream-select wants it."""
-
-    def __init__(self, stream: Stream) -> None:
-        self._stream = stream
-
-    async def read(self, n: int | None = None) -> bytes:
-        return await self._stream.read(n)
-
-    async def write(self, data: bytes) -> None:
-        await self._stream.write(data)
-
-    async def close(self) -> None:
-        await self._stream.close()
-
-    def get_remote_address(self) -> tuple[str, int] | None:
-        return None
-
-
 async def _read_frame(stream: Stream, bound: int = FRAME_BYTES_MAX) -> bytes:
     """One frame: u32 length, big endian, then the bytes. TransportError if longer than bound."""
     (length,) = struct.unpack("!I", await stream.read_exactly(4))
     if length > bound:
-        raise TransportError(f"a frame claims {length} bytes, at most {bound} are allowed")
+        raise FaultError(f"a frame claims {length} bytes, at most {bound} are allowed")
     return bytes(await stream.read_exactly(length))
 
 
@@ -200,6 +105,7 @@ class Connection:
     raw: TapStream
     handlers: Handlers
     closed: trio.Event = field(default_factory=trio.Event)
+    at_fault: bool = False  # the peer, for the end of the connection
     _turn: trio.Lock = field(default_factory=trio.Lock)
     _fetch_stream: Stream | None = None
     _scope: trio.CancelScope = field(default_factory=trio.CancelScope)
@@ -218,9 +124,10 @@ class Connection:
         except trio.BrokenResourceError:
             pass  # closing: whoever waits for an answer sees ``disconnected``
 
-    def abort(self, reason: str) -> None:
-        """Cut the connection at once, whatever its tasks are blocked in."""
+    def abort(self, reason: str, fault: bool = False) -> None:
+        """Cut the connection at once, whatever its tasks are blocked in. ``fault``: the peer's."""
         log.debug("connection %s cut: %s", self.address, reason)
+        self.at_fault = self.at_fault or fault
         self.raw.cut()
         self._scope.cancel()
 
@@ -279,12 +186,12 @@ class Connection:
             await task(*args)
         except Exception as error:  # libp2p raises a dozen kinds; each means the same here
             log.debug("connection %s: %s: %s", self.address, type(error).__name__, error)
-        self.abort(self.mux.broken or "a task ended")
+        self.abort(self.mux.broken or "a task ended", self.mux.violated)
 
     async def _open(self, channel: str) -> Stream:
         window = FETCH_WINDOW_BYTES if channel == "fetch" else WINDOW_BYTES
         stream = await self.mux.open_stream(window)
-        communicator = MultiselectCommunicator(_StreamIO(stream))
+        communicator = MultiselectCommunicator(StreamIO(stream))
         await MultiselectClient().select_one_of((PROTOCOLS[channel],), communicator)
         return stream
 
@@ -327,7 +234,7 @@ class Connection:
                 else:
                     await self._handled(self.handlers.message(self.peer, channel, data))
         except TransportError as error:
-            self.abort(str(error))
+            self.abort(str(error), isinstance(error, FaultError))
         except MuxError as error:
             log.debug("a stream of %s ended: %s", self.address, error)
         finally:
@@ -337,7 +244,7 @@ class Connection:
         """The channel that a stream is for. MuxError if it is for none of ours."""
         selector = Multiselect(dict.fromkeys(PROTOCOLS.values()))
         with _wrapped(), trio.fail_after(guard.HANDSHAKE_DEADLINE_S):
-            protocol, _ = await selector.negotiate(MultiselectCommunicator(_StreamIO(stream)))
+            protocol, _ = await selector.negotiate(MultiselectCommunicator(StreamIO(stream)))
         return str(protocol).rsplit("/", 1)[-1]
 
     async def _handled(self, answer: Awaitable[T]) -> T:
@@ -386,10 +293,13 @@ class Transport:
         tap: Tap | None = None,
         admits: Callable[[bytes], bool] = lambda peer: True,
         paces: Paces | None = None,
+        vouches: Callable[[bytes], bool] = lambda peer: False,
+        source: str | None = None,
     ) -> None:
         """``seed``: the 32-byte Ed25519 seed. ``tap`` sees every byte, raw and plain (tests).
 
         ``admits``: whether a peer that has proven who it is may connect. ``paces``: of all of them.
+        ``vouches``: whether it is an established member. ``source``: our address when we dial.
         """
         guard.install()
         key = create_new_key_pair(seed)
@@ -401,7 +311,7 @@ class Transport:
         self.addresses: list[Address] = []
         self._handlers = handlers
         self._tap = tap
-        self._admits = admits
+        self._admits, self._vouches, self._source = admits, vouches, source
         noise = NoiseTransport(key, noise_privkey=create_noise_key().private_key)
         self._security = SecurityMultistream({NOISE: noise})
         self._muxers: GenericMultistreamSelector[object] = GenericMultistreamSelector()
@@ -466,7 +376,7 @@ class Transport:
 
     async def handshake(self, peer: bytes, address: Address) -> Connection:
         """A connection to ``peer`` that nobody runs yet. OSError, ValueError, TransportError."""
-        stream = await trio.open_tcp_stream(address.host, address.port)
+        stream = await trio.open_tcp_stream(address.host, address.port, local_address=self._source)
         raw = TapStream(stream, self.traffic, self._tap, self.paces)
         return await self._authenticated(raw, peer)
 
@@ -480,15 +390,17 @@ class Transport:
                 await trio.sleep(0.1)
                 continue
             raw = TapStream(stream, self.traffic, self._tap, self.paces)
-            guest = Guest(raw.remote.host, raw.is_silent, raw.cut, trio.current_time())
+            host = OWN[0] if raw.is_local else raw.remote.host
+            guest = Guest(host, raw.is_silent, raw.cut, trio.current_time())
             if self.gate.enter(guest):
                 self._nursery.start_soon(self._welcome, raw, guest)
             else:
                 raw.cut()
 
     async def _welcome(self, raw: TapStream, guest: Guest) -> None:
+        connection: Connection | None = None
         try:
-            connection = await self._authenticated(raw, None)
+            connection = await self._authenticated(raw, guest)
             if not self.gate.prove(guest):
                 connection.abort("its address block has all its places")
                 return
@@ -498,46 +410,71 @@ class Transport:
             log.debug("a stranger was refused: %s", error)
         finally:
             self.gate.leave(guest)
+            if connection is not None and connection.at_fault:
+                self.gate.blame(guest, trio.current_time(), connection.peer)
 
-    async def _authenticated(self, raw: TapStream, expect: bytes | None) -> Connection:
-        """A connection over that socket, which is cut if none comes of it."""
+    async def _authenticated(self, raw: TapStream, who: bytes | Guest) -> Connection:
+        """A connection over that socket, which is cut if none comes of it.
+
+        ``who``: the key that we dialled, or whoever came to us.
+        """
         connection: Connection | None = None
         try:
             with _wrapped(), trio.fail_after(guard.HANDSHAKE_DEADLINE_S):
-                connection = await self._upgrade(raw, expect)
+                connection = await self._upgrade(raw, who)
         finally:
             if connection is None:
                 raw.cut()
         return connection
 
-    async def _upgrade(self, raw: TapStream, expect: bytes | None) -> Connection:
-        conn = RawConnection(raw, initiator=expect is not None)
-        secure: ISecureConn
-        if expect is None:
-            secure = await self._security.secure_inbound(conn)
-        else:
-            identity = ID.from_pubkey(Ed25519PublicKey.from_bytes(expect))
+    async def _upgrade(self, raw: TapStream, who: bytes | Guest) -> Connection:
+        dialled = isinstance(who, bytes)
+        conn = RawConnection(raw, initiator=dialled)
+        if isinstance(who, bytes):
+            identity = ID.from_pubkey(Ed25519PublicKey.from_bytes(who))
             secure = await self._security.secure_outbound(conn, identity)
+        else:
+            secure = await self._secure_inbound(conn, who)
+        peer = self._peer_of(secure)
+        if dialled and peer != who:
+            raise TransportError("the peer is not who we dialled")
+        if isinstance(who, Guest):
+            self._check_admitted(who, peer)
+        sealed = self._sealed(raw, secure)
+        negotiated = SealedIO(sealed)
+        await self._muxers.select(negotiated, dialled)
+        return Connection(
+            own=self.own,
+            peer=peer,
+            dialled=dialled,
+            address=str(raw.remote),
+            mux=Mux(sealed, dialled, negotiated.left, self.paces.upload),
+            raw=raw,
+            handlers=self._handlers,
+        )
+
+    async def _secure_inbound(self, conn: RawConnection, guest: Guest) -> ISecureConn:
+        """Noise, if the guest's address block may have one more handshake now."""
+        _, noise = await self._security.select_transport_and_protocol(conn, False)
+        if not self.gate.shake(guest, trio.current_time()):
+            raise TransportError("its address block has had its handshakes")
+        return await noise.secure_inbound(conn)
+
+    def _peer_of(self, secure: ISecureConn) -> bytes:
+        """The key that the other end has proven to be its own; not ours."""
         remote_id = secure.get_remote_peer()  # get_remote_public_key is Noise's static key
         if not remote_id.to_bytes().startswith(_ED25519_ID) or len(remote_id.to_bytes()) != 38:
             raise TransportError("the peer's key is not Ed25519")
         peer = remote_id.to_bytes()[len(_ED25519_ID) :]
-        if peer == self.own or (expect is not None and peer != expect):
-            raise TransportError("the peer is not who we dialled")
-        if expect is None and not self._admits(peer):
+        if peer == self.own:
+            raise TransportError("the peer is we ourselves")
+        return peer
+
+    def _check_admitted(self, guest: Guest, peer: bytes) -> None:
+        now = trio.current_time()
+        if self.gate.is_barred(peer, now) or not self._admits(peer):
+            self.gate.blame(guest, now)
             raise TransportError("the peer is barred")
-        sealed = self._sealed(raw, secure)
-        negotiated = _SealedIO(sealed)
-        await self._muxers.select(negotiated, expect is not None)
-        return Connection(
-            own=self.own,
-            peer=peer,
-            dialled=expect is not None,
-            address=str(raw.remote),
-            mux=Mux(sealed, expect is not None, negotiated.left, self.paces.upload),
-            raw=raw,
-            handlers=self._handlers,
-        )
 
     def _sealed(self, raw: TapStream, secure: ISecureConn) -> SealedSocket:
         """Go on with the keys that Noise agreed on."""
@@ -566,6 +503,8 @@ class Transport:
                 return
             old.abort("a newer connection takes its place")
         self.connections[new.peer] = new
+        if self._vouches(new.peer):
+            self.gate.vouch(new.raw.remote.host)
         self._nursery.start_soon(self._live, new)
 
     async def _live(self, connection: Connection) -> None:

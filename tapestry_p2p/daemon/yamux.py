@@ -23,7 +23,13 @@ from enum import IntEnum, IntFlag
 import trio
 
 from tapestry_p2p.daemon.rates import Pacer
-from tapestry_p2p.daemon.sealed import PLAIN_BYTES_MAX, SMALL_BYTES, SealedSocket, SealError
+from tapestry_p2p.daemon.sealed import (
+    PLAIN_BYTES_MAX,
+    SMALL_BYTES,
+    CutError,
+    SealedSocket,
+    SealError,
+)
 
 HEADER = struct.Struct("!BBHII")  # version, type, flags, stream, length
 WINDOW_BYTES = 262_144  # that every stream begins with
@@ -64,6 +70,10 @@ class MuxError(Exception):
 
 class ViolationError(MuxError):
     """The peer broke the protocol, or took more than it was given."""
+
+
+class GoneError(ViolationError):
+    """The connection ends, and the peer is not to blame."""
 
 
 class Stream:
@@ -262,6 +272,7 @@ class Mux:
         self._batch_bytes = BATCH_BYTES_MAX
         self._scratch = bytearray(SMALL_BYTES)
         self.broken = ""
+        self.violated = False  # by the peer
 
     # -- for the connection
 
@@ -287,7 +298,7 @@ class Mux:
         try:
             await loop()
         except ViolationError as error:
-            self.broken = str(error)
+            self.broken, self.violated = str(error), not isinstance(error, GoneError)
         except (OSError, trio.BrokenResourceError, trio.ClosedResourceError) as error:
             self.broken = f"the connection is gone: {error}"
         scope.cancel()
@@ -462,6 +473,8 @@ class Mux:
     async def _receive(self) -> list[bytes]:
         try:
             return await self.socket.receive()
+        except CutError as error:
+            raise GoneError(str(error)) from error
         except SealError as error:
             raise ViolationError(str(error)) from error
 
@@ -505,7 +518,7 @@ class Mux:
                 self._pong = length
                 self._work.set()
         elif kind == Kind.GO_AWAY:
-            raise ViolationError("the peer goes away")
+            raise GoneError("the peer goes away")
         else:
             self._stream_frame(kind, flags, number, length)
 

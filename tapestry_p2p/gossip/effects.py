@@ -94,10 +94,11 @@ class Dial:
 
 @fact
 class Drop:
-    """Close the connection to ``peer``."""
+    """Close the connection to ``peer``. ``fault``: it broke the rules."""
 
     peer: bytes
     reason: str
+    fault: bool = False
 
 
 @fact

@@ -88,7 +88,7 @@ class Inbox:
         if hello.network != settings.network or hello.wire != settings.wire:
             theirs, ours = hello.network.hex()[:16], settings.network.hex()[:16]
             reason = f"network {theirs} wire {hello.wire}, ours is {ours} wire {settings.wire}"
-            state.drop(link.peer, reason)
+            state.drop(link.peer, reason, fault=True)
             return ignore("other_network")
         if hello.ask:
             self._exchange.say_hello(link, ask=False)

@@ -76,10 +76,10 @@ class State:
         if link is not None and link.connected:
             link.blames.take(1, self.now)
             if link.is_barred(self.now):
-                self.drop(peer, "too_many_rejects")
+                self.drop(peer, "too_many_rejects", fault=True)
 
-    def drop(self, peer: bytes, reason: str) -> None:
+    def drop(self, peer: bytes, reason: str, fault: bool = False) -> None:
         """Close a connection and do not dial soon."""
-        self.emit(Drop(peer, reason))
+        self.emit(Drop(peer, reason, fault))
         self.links.disconnect(peer, self.now)
         self.links.shun(peer, self.now)

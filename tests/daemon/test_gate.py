@@ -7,7 +7,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tapestry_p2p.daemon.gate import (
+    DEBT_SHAKES,
+    FAULT_SHAKES,
+    FAULTS,
+    FAULTS_PER_S,
+    KNOWN_SHAKES,
+    OTHERS_PER_S,
+    OTHERS_SHAKES,
     PER_BLOCK,
+    ROWS_MAX,
+    SHAKES,
+    SHAKES_PER_S,
     SLOW_S,
     STRANGERS_MAX,
     STRANGERS_PER_BLOCK,
@@ -41,14 +51,17 @@ def host(number: int) -> str:
         ("2001:db8:1:2::1", "2001:db8:1:3::1", False),
         ("::ffff:8.8.8.8", "8.8.8.8", True),
         ("fe80::1%eth0", "fe80::2%eth1", True),
+        ("127.0.0.1", "127.8.9.10", False),
+        ("127.8.9.10", "127.8.9.11", False),
     ],
 )
 def test_what_one_block_is(one: str, other: str, same: bool) -> None:
     assert (block_of(one) == block_of(other)) is same
 
 
-@pytest.mark.parametrize("mine", ["127.0.0.1", "::1", "127.8.9.10"])
+@pytest.mark.parametrize("mine", ["127.0.0.1", "::1", "::ffff:127.0.0.1"])
 def test_this_machine_is_no_block(mine: str) -> None:
+    """As it calls itself; who makes up a source address in 127/8 is somebody."""
     assert block_of(mine) == ""
 
 
@@ -110,6 +123,98 @@ def test_private_networks_may_hold_many_members(near: str) -> None:
         socket = Socket(near)
         assert gate.enter(socket.guest)
         assert gate.prove(socket.guest)
+
+
+def knock(gate: Gate, where: str, at: float) -> bool:
+    """Whether somebody from there, at that time, gets as far as a handshake; it leaves again."""
+    guest = Socket(where, since=at).guest
+    done = gate.enter(guest) and gate.shake(guest, at)
+    gate.leave(guest)
+    return done
+
+
+def test_a_block_has_some_handshakes_at_once_and_then_one_now_and_then() -> None:
+    gate = Gate()
+    at_once = sum(knock(gate, host(1), 0.0) for _ in range(100))
+    assert at_once == SHAKES
+    assert gate.refused["handshakes"] == 100 - SHAKES
+    assert knock(gate, host(2), 0.0), "others do not pay for it"
+    later = sum(knock(gate, host(1), n / 10) for n in range(1, 1001))
+    assert later == pytest.approx(100 * SHAKES_PER_S, abs=1)
+
+
+def test_who_has_none_left_is_refused_before_it_holds_a_place_or_costs_anything() -> None:
+    gate = Gate()
+    for _ in range(100):
+        knock(gate, host(1), 0.0)
+    assert not gate.enter(Socket(host(1)).guest)
+    assert len(gate) == 0
+
+
+def test_to_hold_a_socket_costs_no_handshake() -> None:
+    """The silent never begin one: they cannot use up those of the others."""
+    gate = Gate()
+    for n in range(500):
+        gate.enter(Socket(host(n)).guest)
+    assert knock(gate, host(501), 1.0)
+
+
+def test_strangers_blocks_share_a_few_and_those_of_members_have_their_own() -> None:
+    gate = Gate()
+    gate.vouch(host(0))
+    at_once = sum(knock(gate, host(n), 0.0) for n in range(1, 200))
+    assert at_once == OTHERS_SHAKES
+    assert not knock(gate, host(201), 0.0), "a newcomer has to wait"
+    assert sum(knock(gate, host(0), 0.0) for _ in range(100)) == KNOWN_SHAKES
+    later = sum(knock(gate, host(201 + n), n / 10) for n in range(1000))
+    assert later == pytest.approx(100 * OTHERS_PER_S, abs=1)
+
+
+@pytest.mark.parametrize("mine", ["127.0.0.1", "::1"])
+def test_this_machine_pays_nothing(mine: str) -> None:
+    gate = Gate()
+    for n in range(1000):
+        assert knock(gate, mine, 0.0)
+        gate.blame(Socket(mine).guest, 0.0, bytes([n % 250]) * 32)
+    assert not gate.refused
+
+
+def test_who_breaks_the_protocol_pays_with_its_block_and_is_barred_soon() -> None:
+    gate, peer, other = Gate(), b"p" * 32, b"q" * 32
+    gate.vouch(host(1))
+    broke = 0
+    while not gate.is_barred(peer, 0.0):
+        gate.blame(Socket(host(1)).guest, 0.0, peer)
+        broke += 1
+    assert broke == FAULTS
+    assert not gate.is_barred(other, 0.0)
+    waits = DEBT_SHAKES / SHAKES_PER_S
+    assert broke * FAULT_SHAKES - SHAKES < DEBT_SHAKES
+    assert not knock(gate, host(1), 0.5 * waits), "no member's block any more"
+    assert knock(gate, host(1), waits + 1 / SHAKES_PER_S)
+    assert gate.is_barred(peer, 0.9 / FAULTS_PER_S)
+    assert not gate.is_barred(peer, 1.1 / FAULTS_PER_S)
+
+
+def test_a_barred_peer_that_knocks_on_is_not_barred_for_longer() -> None:
+    gate, peer = Gate(), b"p" * 32
+    for _ in range(int(FAULTS)):
+        gate.blame(Socket(host(1)).guest, 0.0, peer)
+    for n in range(100):
+        gate.blame(Socket(host(1)).guest, float(n))
+    assert not gate.is_barred(peer, 1.1 / FAULTS_PER_S)
+    assert knock(gate, host(1), 100 + (DEBT_SHAKES + 1) / SHAKES_PER_S), "debts have an end"
+
+
+def test_what_is_remembered_of_blocks_and_peers_is_bounded() -> None:
+    gate = Gate()
+    for n in range(2 * ROWS_MAX):
+        where, peer = f"2001:db8:0:{n:x}::1", n.to_bytes(32, "big")
+        knock(gate, where, float(n))
+        gate.blame(Socket(where).guest, float(n), peer)
+        gate.vouch(f"2001:db8:1:{n:x}::1")
+    for table in (gate._shakes, gate._faults, gate._established):
+        assert len(table) == ROWS_MAX
 
 
 Move = Callable[[Gate, Socket], object]

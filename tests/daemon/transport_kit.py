@@ -35,12 +35,14 @@ class Peer:
 
     number: int
     serve_with: Serve = echo
+    source: str | None = None  # where it dials from
     events: list[tuple[str, bytes]] = field(default_factory=list)
     messages: list[tuple[bytes, str, bytes]] = field(default_factory=list)
     told: trio.Event = field(default_factory=trio.Event)
 
     def __post_init__(self) -> None:
-        self.transport = Transport(bytes([self.number]) * 32, self)
+        seed = bytes([self.number]) * 32
+        self.transport = Transport(seed, self, source=self.source)
         self.key = key(self.number).public_key
         assert self.transport.own == self.key
 
