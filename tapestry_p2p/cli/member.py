@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tapestry_p2p.cli.output import note, plain, show
-from tapestry_p2p.daemon.ask import ask
+from tapestry_p2p.daemon.ask import ask, is_well
 from tapestry_p2p.daemon.paths import find_paths
 from tapestry_p2p.errors import FAILURE, NO_DAEMON, NOT_READY, OK, TapestryError
 
@@ -71,8 +71,7 @@ def status(*, json: bool = False) -> int:
     """
     found = ask(find_paths().control_socket, {"do": "status"})
     show(found, as_json=json, lines=_status_lines(found))
-    well = found["state"] in ("training", "finished") or found["state"].startswith("paused")
-    return OK if well else NOT_READY
+    return OK if is_well(found["state"]) else NOT_READY
 
 
 def _status_lines(found: dict[str, Any]) -> list[str]:

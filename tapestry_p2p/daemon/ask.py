@@ -49,6 +49,11 @@ def ask(path: Path, request: dict[str, Any], timeout_s: float = 10.0) -> dict[st
     return answer
 
 
+def is_well(state: str) -> bool:
+    """Whether a member whose status has that state does what it should."""
+    return state in ("training", "finished") or state.startswith("paused")
+
+
 def _drain(sock: socket.socket) -> bytes:
     data = bytearray()
     while not data.endswith(b"\n") and len(data) < LINE_BYTES_MAX:

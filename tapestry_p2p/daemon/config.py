@@ -172,6 +172,20 @@ class Log(Section, frozen=True, kw_only=True):
     ] = "text"
 
 
+class Metrics(Section, frozen=True, kw_only=True):
+    """What Prometheus may read (docs/metrics.md)."""
+
+    listen: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=65535,
+            description="Port on 127.0.0.1 for GET /metrics and /healthz, usually 9464. 0: none;"
+            " `tapestry metrics` works anyway.",
+        ),
+    ] = 0
+
+
 class Testing(Section, frozen=True, kw_only=True):
     """For tests and testnets only; leave it alone in a real member."""
 
@@ -213,6 +227,7 @@ class Config(Section, frozen=True, kw_only=True):
     trust: Trust = field(default_factory=Trust)
     budget: Budget = field(default_factory=Budget)
     log: Log = field(default_factory=Log)
+    metrics: Metrics = field(default_factory=Metrics)
     testing: Testing = field(default_factory=Testing)
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import trio
 
 from tapestry_p2p import crash
-from tapestry_p2p.daemon import control, logs, service
+from tapestry_p2p.daemon import control, logs, scrape, service
 from tapestry_p2p.daemon.address import Address, parse_address
 from tapestry_p2p.daemon.apart import Door
 from tapestry_p2p.daemon.attacker import Attacker
@@ -218,6 +218,9 @@ async def _accompany(node: Node, config: Config, paths: Paths, attack: str) -> N
         operator = Control(node)
         await nursery.start(control.serve, paths.control_socket, operator.answer)
         nursery.start_soon(operator.metrics.watch)
+        if config.metrics.listen:
+            answers = scrape.Answers(operator.metrics.text, operator.health)
+            await nursery.start(scrape.serve, config.metrics.listen, answers)
         if config.testing.tether:
             nursery.start_soon(_stop_with_stdin, node)
         await nursery.start(node.run_and_then, nursery.cancel_scope.cancel)

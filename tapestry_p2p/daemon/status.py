@@ -13,6 +13,7 @@ import trio
 
 from tapestry_p2p import __version__
 from tapestry_p2p.daemon.address import Address, parse_address
+from tapestry_p2p.daemon.ask import is_well
 from tapestry_p2p.daemon.copies import copy_root
 from tapestry_p2p.daemon.invite import Invite
 from tapestry_p2p.daemon.metrics import Metrics
@@ -166,6 +167,11 @@ class Control:
             "tasks": trio.lowlevel.current_statistics().tasks_living,
             "cpu_s": round(time.process_time(), 2),
         }
+
+    def health(self) -> tuple[bool, str]:
+        """Whether all is well, and the state's first words: its own, none of a peer's."""
+        state = self._state()
+        return is_well(state), state
 
     def _state(self) -> str:
         node = self._node
