@@ -54,6 +54,7 @@ class Plan:
     links: int = 0  # of each member, chosen by secrets; 0: everyone follows everyone
     graph: Graph | None = None  # declared: nobody else is within reach; honest members come first
     ring: int = 16
+    tick_s: float = 0.25  # between two ticks of a member; the daemon's
     real_signatures: bool = False  # Ed25519; otherwise hashes, a hundred times cheaper
 
 
@@ -74,6 +75,7 @@ class Cluster:
         stage = Stage(
             world, self.network, self._settings(genesis.root), plan.loom, genesis, vault,
             self.training, shared_parser(), {one.key: one.name for one in people},
+            plan.tick_s,
         )  # fmt: skip
         self.members = [Member(stage, one, self._trade(n)) for n, one in enumerate(people)]
         for n, member in enumerate(self.members):

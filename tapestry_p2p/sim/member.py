@@ -35,7 +35,6 @@ from tapestry_p2p.sim.serving import Serving
 from tapestry_p2p.sim.stage import Person, Stage
 from tapestry_p2p.sim.vault import Point
 
-TICK_S = 0.25
 ASK_S, ASK_DEADLINE_S = 2.0, 10.0  # how often a restarted member looks for news of itself; how long
 SAVE_EVERY = 5  # entries applied to a copy between two writes of it
 SYNC_EVERY_S = 5.0
@@ -152,7 +151,7 @@ class Member:
         self._events: deque[ev.Event] = deque()  # the first one is being taken in
         self._asked_since = stage.world.now
         self.trade = self._make_trade(self)
-        self.later(TICK_S * stage.world.random.random(), self._tick)
+        self.later(stage.tick_s * stage.world.random.random(), self._tick)
         self.later(ASK_S if self.protocol.mute else 0.0, self._speak)
         self.later(SYNC_EVERY_S, self._sync)
         self.trade.begin()
@@ -197,7 +196,7 @@ class Member:
     def _tick(self) -> None:
         self.fetching.tick()
         self.receive(ev.Tick(self.stage.world.now))
-        self.later(TICK_S, self._tick)
+        self.later(self.stage.tick_s, self._tick)
 
     def _sync(self) -> None:
         """Now and then what was written becomes durable, and the newest knowledge is written."""

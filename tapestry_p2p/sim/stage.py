@@ -43,6 +43,7 @@ class Stage:
     training: Training
     parse: Callable[[bytes, int], Sync]
     names: dict[bytes, str] = field(default_factory=dict)
+    tick_s: float = 0.25  # between two ticks of a member
 
     @property
     def d(self) -> int:

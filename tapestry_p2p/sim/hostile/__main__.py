@@ -1,9 +1,9 @@
 """Plays one hostile program until it is told to stop (its standard input ends, or a signal).
 
-    python -m tapestry_p2p.sim.hostile NAME NETWORK_ID ADDRESS [ADDRESS ...]
+    python -m tapestry_p2p.sim.hostile [--from HOST] NAME NETWORK_ID ADDRESS [ADDRESS ...]
 
-Says "begun" on standard error once it knows its victims, and what it did as one JSON line at its
-end.
+HOST: a local address to attack from, 127.66.0.1 for one; on Linux all of 127/8 will do. Says
+"begun" on standard error once it knows its victims, and what it did as one JSON line at its end.
 """
 
 import json
@@ -13,7 +13,7 @@ from collections import Counter
 
 import trio
 
-from tapestry_p2p.sim.hostile.stranger import Victim, find_victim
+from tapestry_p2p.sim.hostile.stranger import SOURCE, Victim, find_victim
 from tapestry_p2p.sim.hostile.table import PROGRAMS
 
 
@@ -39,8 +39,13 @@ async def _until_stdin_ends(scope: trio.CancelScope) -> None:
 
 def main(words: list[str]) -> int:
     """Exit code 2 for words that make no sense."""
+    if words[:1] == ["--from"]:
+        SOURCE.set(words[1])
+        words = words[2:]
     if len(words) < 3 or words[0] not in PROGRAMS:
-        sys.stderr.write(f"NAME NETWORK_ID ADDRESS ...; NAME: one of {', '.join(PROGRAMS)}\n")
+        sys.stderr.write(
+            f"[--from HOST] NAME NETWORK_ID ADDRESS ...; NAME: one of {', '.join(PROGRAMS)}\n"
+        )
         return 2
     tally: Counter[str] = Counter()
     trio.run(play, words[0], bytes.fromhex(words[1]), words[2:], tally)

@@ -13,7 +13,7 @@ from tapestry_p2p.gossip.header import SignedHeader
 from tapestry_p2p.gossip.identity import Identity
 from tapestry_p2p.gossip.messages import SYNC, Digest, Members, Row, encode_sync
 from tapestry_p2p.gossip.profile import Profile, encode_profile
-from tapestry_p2p.sim.hostile.stranger import Stranger, Victim
+from tapestry_p2p.sim.hostile.stranger import SOURCE, Stranger, Victim
 
 BATCH = 20
 SWARM = 30
@@ -98,12 +98,15 @@ async def sybil_swarm(victim: Victim, tally: Counter[str]) -> None:
     """Thirty identities with streams of their own, all at once: their weight stays bounded."""
     async with trio.open_nursery() as nursery:
         for number in range(SWARM):
-            nursery.start_soon(_sybil, victim, tally, f"sybil {number}")
+            nursery.start_soon(_sybil, victim, tally, number)
 
 
-async def _sybil(victim: Victim, tally: Counter[str], name: str) -> None:
+async def _sybil(victim: Victim, tally: Counter[str], number: int) -> None:
+    source = SOURCE.get()
+    if source is not None:  # each at an address of its own, as far as there are some beside ours
+        SOURCE.set(f"{source.rpartition('.')[0]}.{number + 1}")
     async with Stranger(network=victim.network, tally=tally).running() as stranger:
-        stranger.begin(victim.manifest, name)
+        stranger.begin(victim.manifest, f"sybil {number}")
         while True:
             await stranger.reach(victim)
             stranger.introduce(victim.key)

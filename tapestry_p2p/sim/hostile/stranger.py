@@ -8,6 +8,7 @@ import os
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -53,6 +54,7 @@ from tapestry_p2p.gossip.messages import (
 )
 from tapestry_p2p.gossip.profile import Profile, encode_profile
 
+SOURCE: ContextVar[str | None] = ContextVar("source", default=None)  # address to attack from
 MANIFEST_BYTES_MAX = 256 * 1024
 REDIAL_S = 0.5
 FRAME_BYTES_MAX = 65_536
@@ -79,7 +81,7 @@ class Victim:
 async def find_victim(text: str, network: bytes) -> Victim:
     """Ask the daemon at a multiaddr for its manifest. TransportError if it has none for us."""
     address = parse_address(text)
-    transport = Transport(os.urandom(32), Stranger.silent())
+    transport = Transport(os.urandom(32), Stranger.silent(), source=SOURCE.get())
     async with trio.open_nursery() as nursery:
         await nursery.start(transport.serve)
         peer = public_key_of(address.peer_id)
@@ -109,7 +111,7 @@ class Stranger:
     def __post_init__(self) -> None:
         self.identity = Identity(self.seed)
         self.incarnation = os.urandom(INCARNATION_BYTES)
-        self.transport = Transport(self.seed, self)
+        self.transport = Transport(self.seed, self, source=SOURCE.get())
         self.payload = b""  # of the newest profile
 
     @classmethod

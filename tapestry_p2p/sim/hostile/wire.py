@@ -13,7 +13,7 @@ from tapestry_p2p.daemon.sealed import SealError
 from tapestry_p2p.daemon.transport import TransportError
 from tapestry_p2p.daemon.yamux import HEADER, Flag, Kind, MuxError
 from tapestry_p2p.gossip.fetch import ManifestRequest, encode_request
-from tapestry_p2p.sim.hostile.stranger import REDIAL_S, Stranger, Victim
+from tapestry_p2p.sim.hostile.stranger import REDIAL_S, SOURCE, Stranger, Victim
 
 IDLE_SOCKETS = 400
 FLOOD_BYTES = 60_000
@@ -31,9 +31,13 @@ async def plaintext_impostor(victim: Victim, tally: Counter[str]) -> None:
         await trio.sleep(0.2)
 
 
-async def _offer(victim: Victim, protocol: str) -> str:
+async def _socket(victim: Victim) -> trio.SocketStream:
     host, port = victim.address.host, victim.address.port
-    async with await trio.open_tcp_stream(host, port) as stream:
+    return await trio.open_tcp_stream(host, port, local_address=SOURCE.get())
+
+
+async def _offer(victim: Victim, protocol: str) -> str:
+    async with await _socket(victim) as stream:
         await stream.send_all(_line("/multistream/1.0.0") + _line(protocol))
         answer = b""
         with trio.fail_after(5):
@@ -56,8 +60,7 @@ async def idle_flood(victim: Victim, tally: Counter[str]) -> None:
     async def hold() -> None:
         while True:
             try:
-                address = victim.address
-                async with await trio.open_tcp_stream(address.host, address.port) as stream:
+                async with await _socket(victim) as stream:
                     tally["opened"] += 1
                     while await stream.receive_some(1024):
                         pass  # its greeting
