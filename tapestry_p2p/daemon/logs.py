@@ -61,15 +61,16 @@ class Limit:
     """So many messages of a kind at once, then one every so often."""
 
     clock: Callable[[], float] = time.monotonic
-    _rows: dict[object, list[float]] = field(default_factory=dict)  # kind -> [paid at, held back]
+    _rows: dict[object, list[float]] = field(default_factory=dict)  # kind -> [paid, held]
 
     def more(self, kind: object) -> int | None:
         """None: hold it back. Else write it, and say how many like it were held back before."""
         now = self.clock()
         if kind not in self._rows and len(self._rows) >= KINDS_MAX:
             kind = None  # all further ones count as one
-        row = self._rows.setdefault(kind, [0.0, 0])
-        paid_at = max(row[0], now - AT_ONCE * EVERY_S) + EVERY_S
+        saved = now - AT_ONCE * EVERY_S
+        row = self._rows.setdefault(kind, [saved, 0])
+        paid_at = max(row[0], saved) + EVERY_S
         if paid_at > now:
             row[1] += 1
             return None
