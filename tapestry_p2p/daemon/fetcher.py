@@ -13,6 +13,7 @@ from typing import Protocol
 import trio
 
 from tapestry_p2p.daemon.copies import Copies, Followed, copy_root
+from tapestry_p2p.daemon.patience import Patience
 from tapestry_p2p.gossip.adoption import Reference
 from tapestry_p2p.gossip.canonical import Malformed
 from tapestry_p2p.gossip.fetch import (
@@ -71,6 +72,8 @@ class Fetcher:
     wanted: Callable[[bytes], bool]
     read_adoption: Callable[[bytes, bytes], tuple[Reference, ...]]
     mixing: trio.Lock = field(default_factory=trio.Lock)
+    patience: Patience = field(default_factory=Patience)
+    _turns: dict[bytes, trio.Lock] = field(default_factory=dict)
     fetched: dict[str, int] = field(default_factory=lambda: {"entries": 0, "copies": 0})  # bytes
 
     async def entry(self, author: bytes, header: Header, sources: Sequence[bytes]) -> bytes:
@@ -236,10 +239,10 @@ class Fetcher:
             connection = self.connections.get(source)
             if connection is None:
                 raise FetchError("unreachable")
+            head, body = await self._exchange(source, connection, encode_request(request), length)
             try:
-                head, body = await connection.fetch(encode_request(request), length)
                 response = decode_response(head)
-            except (self.unreachable, Malformed) as error:
+            except Malformed as error:
                 raise FetchError("unreachable") from error
             kind = "entries" if isinstance(request, ChunkRequest) else "copies"
             self.fetched[kind] += len(body)
@@ -249,3 +252,25 @@ class Fetcher:
                 raise FetchError("missing")
             await trio.sleep(BUSY_WAIT_S)
         raise FetchError("busy")
+
+    async def _exchange(
+        self, source: bytes, connection: Source, request: bytes, length: int
+    ) -> tuple[bytes, bytes]:
+        """One question and its answer, within the time that this source's answers take."""
+        async with self._turn(source):
+            began = trio.current_time()
+            try:
+                with trio.fail_after(self.patience.allowed_s(source, length)):
+                    head, body = await connection.fetch(request, length)
+            except self.unreachable as error:
+                raise FetchError("unreachable") from error
+            except trio.TooSlowError as error:
+                self.patience.missed(source)
+                raise FetchError("unreachable") from error
+            self.patience.took(source, len(body), trio.current_time() - began)
+            return head, body
+
+    def _turn(self, source: bytes) -> trio.Lock:
+        """Who waits for another of our questions to this source does not wait for its answer."""
+        self._turns = {peer: turn for peer, turn in self._turns.items() if turn.locked()}
+        return self._turns.setdefault(source, trio.Lock())

@@ -23,6 +23,7 @@ from tapestry_p2p.daemon.copies import Copies, Followed, copy_root, split
 from tapestry_p2p.daemon.disk import Disk
 from tapestry_p2p.daemon.fetcher import Fetcher, FetchError
 from tapestry_p2p.daemon.manifest import Manifest, dump_manifest
+from tapestry_p2p.daemon.patience import RATE_LEAST
 from tapestry_p2p.daemon.pauses import Pauses, govern
 from tapestry_p2p.daemon.rates import Pacer, Paces
 from tapestry_p2p.daemon.recovery import Recovered
@@ -56,6 +57,7 @@ log = logging.getLogger("tapestry.node")
 
 TICK_S = 0.25
 DIGEST_EVERY_S = 15.0  # heads are pushed; this heals what was missed, at some 400 bytes a peer
+FETCH_LEAST_S = 120.0  # for a fetch; a whole copy may come by the slowest link that is any use
 SAVE_S = 2.0  # for saving at the end; what is not saved then is replayed from the log
 COPIES_EVERY_S = 30.0
 EVENTS_MAX = 4096
@@ -177,6 +179,7 @@ class Node:
             trusted=frozenset(map(public_key_of, self.options.trusted)),
             blocked=frozenset(map(public_key_of, self.options.blocked)),
             digest_every_s=DIGEST_EVERY_S,
+            fetch_timeout_s=FETCH_LEAST_S + 4 * m.schema.parameters / RATE_LEAST,
             bootstrap=tuple((key, tuple(found)) for key, found in bootstrap.items()),
         )
         return Protocol(

@@ -32,6 +32,7 @@ from libp2p.security.security_multistream import SecurityMultistream
 from tapestry_p2p.daemon import guard
 from tapestry_p2p.daemon.address import Address
 from tapestry_p2p.daemon.gate import OWN, Gate, Guest
+from tapestry_p2p.daemon.patience import handshake_s
 from tapestry_p2p.daemon.pipes import SealedIO, StreamIO, TapStream
 from tapestry_p2p.daemon.rates import Paces, Traffic
 from tapestry_p2p.daemon.sealed import SealedSocket
@@ -243,7 +244,8 @@ class Connection:
     async def _negotiated(self, stream: Stream) -> str:
         """The channel that a stream is for. MuxError if it is for none of ours."""
         selector = Multiselect(dict.fromkeys(PROTOCOLS.values()))
-        with _wrapped(), trio.fail_after(guard.HANDSHAKE_DEADLINE_S):
+        within_s = handshake_s(self.raw.socket_stream.socket, guard.HANDSHAKE_DEADLINE_S)
+        with _wrapped(), trio.fail_after(within_s):
             protocol, _ = await selector.negotiate(MultiselectCommunicator(StreamIO(stream)))
         return str(protocol).rsplit("/", 1)[-1]
 
@@ -419,8 +421,9 @@ class Transport:
         ``who``: the key that we dialled, or whoever came to us.
         """
         connection: Connection | None = None
+        within_s = handshake_s(raw.socket_stream.socket, guard.HANDSHAKE_DEADLINE_S)
         try:
-            with _wrapped(), trio.fail_after(guard.HANDSHAKE_DEADLINE_S):
+            with _wrapped(), trio.fail_after(within_s):
                 connection = await self._upgrade(raw, who)
         finally:
             if connection is None:
