@@ -3,7 +3,8 @@
     python benches/full_disk.py [--every 1] [--steady K] [--start K] [--json]
 
 Two members of one network on loopback, node and trainer each. One of them has a seam under its
-store (benches/full_disk_member.py): from its k-th call that writes on, every call fails for a while.
+store (benches/full_disk_member.py): from its k-th call that writes on, every such call fails for
+a while.
 
   steady  k = 1 .. K calls from now, in one life that trains: rounds, marks, logs, compactions,
           kept copies, what is known of others
