@@ -29,7 +29,8 @@ fi
 # ---- a Debian, as this machine's apt knows it ---------------------------------------------------
 
 suite=$(. /etc/os-release && printf '%s' "$VERSION_CODENAME")
-packages=systemd,systemd-sysv,dbus,python3,python3-venv,ca-certificates,procps,iproute2,util-linux
+packages=systemd,systemd-sysv,dbus,dbus-user-session,libpam-systemd,python3,python3-venv
+packages=$packages,ca-certificates,procps,iproute2,util-linux,passwd
 if [ ! -e "$root/etc/os-release" ]; then
     mirror=$(apt-get indextargets --format '$(REPO_URI) $(RELEASE)' |
         awk -v suite="$suite" '$2 == suite { print $1; exit }')
@@ -49,7 +50,8 @@ else
     git clone -q "$project" "$root/opt/tapestry"
 fi
 chroot "$root" /usr/bin/env HOME=/root /opt/tapestry/tapestry version
-rm -rf "$root"/etc/tapestry "$root"/root/ana "$root"/root/bo "$root"/srv/* "$root"/var/lib/private \
+chroot "$root" /usr/sbin/userdel --remove cy 2>/dev/null || :
+rm -rf "$root"/var/lib/systemd/linger "$root"/etc/tapestry "$root"/root/ana "$root"/root/bo "$root"/srv/* "$root"/var/lib/private \
     "$root"/var/lib/tapestry* "$root"/var/cache/private "$root"/var/cache/tapestry \
     "$root"/etc/systemd/system/*tapestry* "$root"/etc/systemd/system/*/tapestry* \
     "$root"/var/log/journal "$root"/var/log/drive*
