@@ -50,6 +50,7 @@ VERBS: dict[str, tuple[Verb, ...]] = {
         ("audit", "audit:audit", "Show what left this machine."),
         ("log", "log:log", "Show what it logged."),
         ("metrics", "metrics:metrics", "Show what it counts, for Prometheus."),
+        ("bugreport", "bugreport:bugreport", "Write what a developer needs into one file."),
         ("doctor", "doctor:doctor", "Look for what is wrong, and mend it."),
         ("service", "service:app", "Run it by systemd."),
     ),
