@@ -60,7 +60,7 @@ WALLS = {
     "cli": wall(
         "cli daemon gossip mix sim link corpus data errors __init__",
         STANDARD,
-        "trio msgspec numpy cyclopts rich matplotlib",
+        "trio msgspec numpy cyclopts rich matplotlib safetensors",
     ),
     "__init__": wall("", PURE),
     "__main__": wall("cli", STANDARD),

@@ -14,6 +14,7 @@ import trio
 from tapestry_p2p import __version__
 from tapestry_p2p.daemon.address import Address, parse_address
 from tapestry_p2p.daemon.ask import is_well
+from tapestry_p2p.daemon.attest import attest, lineage
 from tapestry_p2p.daemon.copies import copy_root
 from tapestry_p2p.daemon.invite import Invite
 from tapestry_p2p.daemon.metrics import Metrics
@@ -47,6 +48,7 @@ class Control:
             "peers": self._peers,
             "copies": self._copies,
             "invite": self._invite,
+            "lineage": lambda: lineage(self._node),
             "go": self._go,
             "stop": self._stop,
             "pause": self._pause,
@@ -58,12 +60,14 @@ class Control:
         asked = str(request.get("do"))
         if asked == "retire":
             return await self._retire(request)
+        if asked == "attest":
+            return attest(self._node, request)
         if asked == "rollback":
             back = request.get("rounds")
             return await self._node.roll_back(back if type(back) is int else 0)
         verb = self._verbs.get(asked)
         if verb is None:
-            known = ", ".join(sorted([*self._verbs, "retire", "rollback"]))
+            known = ", ".join(sorted([*self._verbs, "attest", "retire", "rollback"]))
             raise TapestryError(f"do must be one of {known}", USAGE)
         return verb()
 

@@ -1,11 +1,12 @@
-"""The model as a safetensors file: every leaf under its path, and what kind of model it is.
+"""The model as safetensors files: every leaf under its path, in float32 and in eight bits.
 
-Rule: written by the trainer, which knows names and shapes; it holds the model alone, no data, no
-optimizer state.
+Rule: written by the trainer, which knows names and shapes; they hold the model alone, no data, no
+optimizer state. How good each is on the member's own held-out data is measured, never assumed.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +14,51 @@ import numpy as np
 import safetensors.numpy
 from numpy.typing import NDArray
 
+from tapestry_p2p.learn.int8 import dequantised, quantised
 from tapestry_p2p.learn.state import replace
 from tapestry_p2p.learn.task import Task
-from tapestry_p2p.learn.vector import Layout
+from tapestry_p2p.learn.vector import Layout, Params
+
+MODEL, INT8 = "model.safetensors", "model.int8.safetensors"
+
+Vector = NDArray[np.float32]
 
 
-def export(path: Path, task: Task, layout: Layout, vector: NDArray[np.float32]) -> dict[str, Any]:
-    """Write float32[d] as named tensors. OSError. Returns what a model card needs."""
+def export(
+    folder: Path,
+    task: Task,
+    layout: Layout,
+    vector: Vector,
+    judge: Callable[[Params], dict[str, Any]],
+) -> dict[str, Any]:
+    """Write float32[d] as ``model.safetensors`` and ``model.int8.safetensors``. OSError.
+
+    Returns what a model card needs, with what ``judge`` says of both.
+    """
     facts = {"task": task.name, "schema": layout.schema, "card": str(getattr(task, "card", ""))}
+    tensors = named(layout, vector)
+    small = quantised(tensors)
+    replace(folder / MODEL, safetensors.numpy.save(tensors, metadata=facts))
+    replace(folder / INT8, safetensors.numpy.save(small, metadata=facts))
+    rounded = dequantised(small)
+    by_name = [rounded[leaf.path].ravel() for leaf in layout.leaves]
+    return {
+        **facts,
+        "parameters": layout.parameters,
+        "layout": [[leaf.path, list(leaf.shape), leaf.dtype] for leaf in layout.leaves],
+        "bytes": {name: (folder / name).stat().st_size for name in (MODEL, INT8)},
+        "scores": {
+            MODEL: judge(layout.unflatten(vector)),
+            INT8: judge(layout.unflatten(np.concatenate(by_name))),
+        },
+    }
+
+
+def named(layout: Layout, vector: Vector) -> dict[str, Vector]:
+    """The leaves of float32[d] by their paths."""
     tensors = {}
     start = 0
     for leaf in layout.leaves:
         tensors[leaf.path] = vector[start : start + leaf.size].reshape(leaf.shape)
         start += leaf.size
-    replace(path, safetensors.numpy.save(tensors, metadata=facts))
-    return {**facts, "path": str(path), "parameters": layout.parameters}
+    return tensors

@@ -13,6 +13,7 @@ from typing import Any
 import jax
 from flax import linen
 
+from tapestry_p2p.learn.int8 import dense
 from tapestry_p2p.learn.task import Params, TaskError
 
 
@@ -51,7 +52,7 @@ class LinenModel:
     ) -> Any:
         """The module's call on ``inputs``; ``key`` seeds its random streams, each differently."""
         rngs = None if key is None else self._keys(key)
-        return self._module.apply({"params": params}, *inputs, rngs=rngs, **named)
+        return self._module.apply({"params": dense(params)}, *inputs, rngs=rngs, **named)
 
     def _init(self, key: jax.Array) -> Any:
         example = jax.tree.map(lambda leaf: jax.numpy.zeros(leaf.shape, leaf.dtype), self._example)

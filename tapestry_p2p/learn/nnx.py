@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from tapestry_p2p.learn.int8 import dense
 from tapestry_p2p.learn.task import Params, TaskError
 
 
@@ -49,9 +50,9 @@ class NnxModel:
         return init(key)
 
     def bind(self, params: Params, key: jax.Array | None = None) -> Any:
-        """The module holding these parameters; ``key`` seeds its random streams."""
+        """The module with these parameters (also `Int8`); ``key`` seeds its random streams."""
         state = jax.tree.map(lambda leaf: leaf, self._template)
-        nnx.replace_by_pure_dict(state, params)
+        nnx.replace_by_pure_dict(state, dense(params))
         random = self._random
         if key is not None:
             random = jax.tree.map(lambda leaf: key if _is_key(leaf) else leaf, random)

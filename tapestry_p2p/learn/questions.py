@@ -11,6 +11,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from tapestry_p2p.learn.export import export
 from tapestry_p2p.learn.judge import ARMS, Judge
 from tapestry_p2p.learn.learner import Program
@@ -77,12 +80,17 @@ class Questions:
         return self._judge.report(self._shown())
 
     def _export(self, question: Question) -> dict[str, Any]:
-        path = question.get("path")
+        """Of the model that is shown, or of the float32 numbers in the file ``vector``."""
+        path, given = question.get("path"), question.get("vector")
         if not isinstance(path, str) or not Path(path).is_absolute():
             return {"error": "path must be absolute"}
-        vector = self._program.layout.flatten(self._shown())
+        layout = self._program.layout
         try:
-            return export(Path(path), self._program.task, self._program.layout, vector)
+            vector = layout.flatten(self._shown()) if given is None else _numbers(given)
+            if len(vector) != layout.parameters:
+                return {"error": f"vector must hold {layout.parameters} numbers"}
+            judge = self._judge.report
+            return export(Path(path), self._program.task, layout, vector, judge)
         except OSError as error:
             return {"error": f"{path}: {error.strerror}"}
 
@@ -91,3 +99,8 @@ class Questions:
         if name not in ARMS:
             return {"error": f"name must be one of {list(ARMS)}"}
         return self._judge.arm(name, self._between)
+
+
+def _numbers(path: Any) -> NDArray[np.float32]:
+    """The float32 numbers in a file, little-endian. OSError."""
+    return np.frombuffer(Path(str(path)).read_bytes(), "<f4").astype(np.float32)

@@ -41,12 +41,14 @@ class Data:
     ``hold_out``: keep 30 % of it away from training, chosen by ``seed``; False if that was done
     before (a testnet cuts its texts itself). ``content``: what a member trains on, in memory in
     place of files (experiments in one process): bytes for texts, an array of records for pictures.
+    ``needed``: False if the model alone is wanted and nothing will be trained or judged.
     """
 
     paths: Sequence[Path]
     seed: int
     hold_out: bool = True
     content: Any = None
+    needed: bool = True
 
 
 @runtime_checkable

@@ -8,6 +8,7 @@ covers (path, shape, dtype) of every leaf. Knows nothing of tasks or training.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,6 +69,13 @@ class Layout:
         return jax.numpy.concatenate(
             [leaves[index].astype(np.float32).ravel() for index in self._order]
         )
+
+    def tree(self, leaves: Mapping[str, Any]) -> Params:
+        """The tree whose leaf at each path is ``leaves[path]``, whatever that is."""
+        placed: list[Any] = [None] * len(self.leaves)
+        for index, leaf in zip(self._order, self.leaves, strict=True):
+            placed[index] = leaves[leaf.path]
+        return jax.tree_util.tree_unflatten(self._treedef, placed)
 
     def unflatten(self, vector: NDArray[np.float32]) -> Params:
         """The tree of numpy arrays, each in its own dtype, that `flatten` turns into `vector`."""

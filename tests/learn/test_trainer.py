@@ -150,9 +150,12 @@ def test_the_local_user_asks_and_the_node_hangs_up(make_node: MakeNode, tmp_path
     assert alone["best_step"] == sovereign["best_step"]
     assert node.ask(do="evaluate")["bits_per_byte"]["loom"] < 7
 
-    exported = node.ask(do="export", path=str(tmp_path / "model.safetensors"))
+    exported = node.ask(do="export", path=str(tmp_path))
     assert exported["parameters"] == len(node.genesis)
     assert (tmp_path / "model.safetensors").stat().st_size > 4 * len(node.genesis)
+    assert (tmp_path / "model.int8.safetensors").stat().st_size < 2 * len(node.genesis)
+    exact, rounded = (found["bits_per_byte"]["loom"] for found in exported["scores"].values())
+    assert np.isclose(exact, rounded, rtol=0.01)
     assert node.hang_up() == 0
 
 

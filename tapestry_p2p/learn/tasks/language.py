@@ -82,6 +82,8 @@ class Language:
         return other
 
     def _read(self, data: Data) -> dict[str, list[Bytes]]:
+        if not data.needed:
+            return {split: [] for split in SPLITS}
         texts = _read(data)
         smallest = self.rows * self.context + 1
         if sum(map(len, texts["train"])) < smallest:

@@ -1,0 +1,164 @@
+"""`export`: the running member's model as a folder that anybody can use and check.
+
+Asks the trainer for the model and how good it is, the store for what was published, the node for a
+signature. The folder appears whole or not at all.
+"""
+
+import hashlib
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from tapestry_p2p.cli import folder as f
+from tapestry_p2p.cli.card import model_card
+from tapestry_p2p.cli.model import ask_trainer
+from tapestry_p2p.cli.output import show
+from tapestry_p2p.daemon.ask import ask
+from tapestry_p2p.daemon.manifest import Manifest, dump_manifest, load_manifest, task_file
+from tapestry_p2p.daemon.paths import find_paths
+from tapestry_p2p.daemon.published import Published, published
+from tapestry_p2p.errors import FAILURE, OK, TapestryError
+
+TIMEOUT_S = 600.0
+SHOWN = ("bits_per_byte", "bits_per_char", "accuracy", "loss")
+
+
+def export(folder: Path, *, copy: bool = False, json: bool = False) -> int:
+    """Write the running member's model, with what is needed to use it and to check its lineage.
+
+    Example: tapestry export my-model && tapestry verify my-model
+
+    Parameters
+    ----------
+    folder
+        Where to; must not exist, or be empty.
+    copy
+        Export the public copy, bit for bit what peers hold of this member, in place of the model
+        that `generate` shows: a little worse, and proven by its root.
+    json
+        Print it as JSON.
+    """
+    target = folder.absolute()
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise TapestryError(f"{folder} is not an empty folder; name another", FAILURE)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        draft = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+        try:
+            facts = _fill(draft, copy)
+            draft.chmod(0o755)
+            if target.exists():
+                target.rmdir()
+            draft.rename(target)
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
+    except OSError as error:
+        raise TapestryError(f"{folder} cannot be written: {error.strerror}", FAILURE) from error
+    result = {"path": str(target), **facts}
+    show(result, as_json=json, lines=_lines(folder, result))
+    return OK
+
+
+def _fill(draft: Path, copy: bool) -> dict[str, Any]:
+    """Write all files; what is said of them."""
+    paths = find_paths()
+    manifest = load_manifest(paths.manifest)
+    status = ask(paths.control_socket, {"do": "status"})
+    told = ask(paths.control_socket, {"do": "lineage"})
+    own = published(paths.state / "store", manifest.limits.norm_max)
+    request: dict[str, Any] = {"do": "export", "path": str(draft)}
+    if copy:
+        numbers = draft / "vector"
+        numbers.write_bytes(own.vector.astype("<f4").tobytes())
+        request["vector"] = str(numbers)
+    found = ask_trainer(request, TIMEOUT_S)
+    (draft / "vector").unlink(missing_ok=True)
+    layout = f.layout_of(found)
+    differs = f.apart(f.read_vector(draft / f.MODEL, layout), own.vector)
+    if not copy:
+        facts = {"task": found["task"], "schema": found["schema"], "card": found["card"]}
+        f.write_tensors(draft / f.PUBLISHED, layout, own.vector, facts)
+    code = task_file(manifest, paths.config)
+    if code is not None:
+        shutil.copyfile(code, draft / code.name)
+    (draft / f.MANIFEST).write_text(dump_manifest(manifest), encoding="utf-8")
+    f.write_json(draft / f.CONFIG, configuration(manifest, found))
+    about = {
+        "network_id": manifest.network_id.hex(),
+        "member": status["id"],
+        "entry": own.entries[-1].header.seq,
+        "round": own.entries[-1].header.round,
+        "parameters": found["parameters"],
+        "bytes": found["bytes"],
+        "scores": _flat(found["scores"]),
+        "differs": differs,
+        "mixed": [row["id"] for row in told["mixed"]],
+    }
+    card = model_card(status, told, found, about)
+    (draft / f.CARD).write_text(card, encoding="utf-8")
+    for path in f.files_in(draft):
+        path.chmod(0o644)
+    _sign(draft, status, told, own)
+    return about
+
+
+def configuration(manifest: Manifest, found: dict[str, Any]) -> dict[str, Any]:
+    """config.json: all that a program needs to build the model anew."""
+    return {
+        "format": f.FORMAT,
+        "task": manifest.task.name,
+        "task_digest": manifest.task.digest,
+        "options": dict(manifest.task.options),
+        "seed": manifest.genesis.seed,
+        "schema": found["schema"],
+        "parameters": found["parameters"],
+        "layout": found["layout"],
+        "int8": "values times NAME:scale, symmetric, one scale for each channel",
+    }
+
+
+def _sign(draft: Path, status: dict[str, Any], told: dict[str, Any], own: Published) -> None:
+    """lineage.json names all other files; lineage.sig is the member's signature of it."""
+    lineage = {
+        "format": f.FORMAT,
+        "network": status["network"],
+        "network_id": status["network_id"],
+        "member": {"id": status["id"], "name": status["name"], "languages": told["languages"]},
+        "entries": [signed.encode().hex() for signed in own.entries],
+        "mixed": told["mixed"],
+        "files": {
+            path.name: {"bytes": path.stat().st_size, "sha256": f.digest_of(path)}
+            for path in f.files_in(draft)
+        },
+    }
+    path = draft / f.LINEAGE
+    f.write_json(path, lineage)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    signed = ask(find_paths().control_socket, {"do": "attest", "digest": digest})
+    (draft / f.SIGNATURE).write_bytes(bytes.fromhex(signed["signature"]))
+
+
+def _flat(scores: dict[str, dict[str, Any]]) -> dict[str, dict[str, float]]:
+    """File -> measure -> value, the mean over judged texts."""
+    return {
+        name: {
+            measure: sum(found[measure].values()) / len(found[measure])
+            for measure in SHOWN
+            if found.get(measure)
+        }
+        for name, found in scores.items()
+    }
+
+
+def _lines(folder: Path, result: dict[str, Any]) -> list[str]:
+    sizes, scores = result["bytes"], result["scores"]
+    lines = [f"model and card are in {folder}: entry {result['entry']}, round {result['round']}"]
+    for name in (f.MODEL, f.INT8):
+        measure, value = next(iter(scores[name].items()))
+        worse = 100 * (value / scores[f.MODEL][measure] - 1) if scores[f.MODEL][measure] else 0.0
+        against = f" ({worse:+.2f} %)" if name == f.INT8 else ""
+        lines.append(f"{name:24} {sizes[name]:>10} bytes  {measure} {value:.4f}{against}")
+    if result["differs"]:
+        lines.append(f"it is {100 * result['differs']:.2f} % from the copy that peers hold")
+    return [*lines, f"check it anywhere, without a network: tapestry verify {folder}"]

@@ -1,0 +1,165 @@
+"""A model in a folder, used without a daemon: ``python -m tapestry_p2p.learn.offline``.
+
+One JSON request on standard input, one JSON answer on standard output. Rule: leaves the network
+before it reads or imports anything; whatever a task prints goes to stderr. Trains nothing, writes
+nothing but the compile cache.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tapestry_p2p.learn import isolation
+
+if TYPE_CHECKING:
+    from tapestry_p2p.learn.task import Params, Task
+    from tapestry_p2p.learn.vector import Layout
+
+USAGE, FAILURE, BAD_CONFIG = 2, 1, 78
+GENERATED_BYTES_MAX = 4096
+
+
+def main() -> int:
+    """Answer the one request; 0 also where the answer is an error."""
+    isolation.close_inherited(2)
+    isolated, how = isolation.leave_network()
+    answers = os.dup(1)
+    os.dup2(2, 1)
+    answer = _answered(json.load(sys.stdin))
+    with os.fdopen(answers, "w") as out:
+        json.dump({**answer, "isolated": isolated, "isolation": how}, out)
+    return 0
+
+
+def _answered(request: dict[str, Any]) -> dict[str, Any]:
+    from tapestry_p2p.learn.task import TaskError
+
+    try:
+        return answer(request)
+    except TaskError as error:
+        return {"error": f"{error}", "exit_code": BAD_CONFIG}
+    except Exception as error:  # a user's task may raise anything
+        import traceback
+
+        traceback.print_exc()
+        return {"error": f"{type(error).__name__}: {error}", "exit_code": FAILURE}
+
+
+def answer(request: dict[str, Any]) -> dict[str, Any]:
+    """The answer to ``do``: generate or evaluate. TaskError, and what a task raises."""
+    _use_cache(Path(request["cache_dir"]))
+    from tapestry_p2p.learn.load import load
+    from tapestry_p2p.learn.task import Data, evaluator_of
+
+    judging = request["do"] == "evaluate"
+    data = Data([Path(path) for path in request.get("data", [])], request["seed"], needed=judging)
+    task = load(request["task"], request["options"], data)
+    params = load_params(task, Path(request["file"]), request["schema"])
+    if judging:
+        found = evaluator_of(task)(params, "test", None)
+        names = ("loss", "bits_per_byte", "bits_per_char", "accuracy")
+        return {name: {"held out": found[name]} for name in names if name in found}
+    return _generate(task, params, request)
+
+
+def _generate(task: Task, params: Params, request: dict[str, Any]) -> dict[str, Any]:
+    generate = getattr(task, "generate", None)
+    size, temperature = request["bytes"], request["temperature"]
+    if generate is None:
+        return {"error": f"the task {task.name} generates nothing", "exit_code": FAILURE}
+    if not 0 < size <= GENERATED_BYTES_MAX:
+        return {"error": f"bytes must be 1..{GENERATED_BYTES_MAX}", "exit_code": USAGE}
+    if not 0 <= temperature <= 100 or request["seed"] < 0:
+        return {"error": "temperature must be 0..100, seed 0 or more", "exit_code": USAGE}
+    generate(params, request["prompt"], 1, temperature, request["seed"])  # compiles
+    begin = time.monotonic()
+    text = generate(params, request["prompt"], size, temperature, request["seed"])
+    seconds = time.monotonic() - begin
+    return {
+        "text": text,
+        "seconds": seconds,
+        "tokens_per_s": size / seconds,
+        "weights_bytes": weights_bytes(params),
+        "resident_bytes": resident_bytes(),
+    }
+
+
+def load_params(task: Task, path: Path, schema: str) -> Params:
+    """The tree that a safetensors file holds; eight-bit leaves stay so where the task can use them.
+
+    TaskError if the task builds another model than the one of that schema hash.
+    """
+    import jax
+    import safetensors.numpy
+
+    from tapestry_p2p.learn.int8 import SCALE, Int8, dense
+    from tapestry_p2p.learn.task import TaskError
+
+    layout = _layout(task, schema)
+    if layout.schema != schema:
+        raise TaskError("task_error", "the task builds another model than the one in the folder")
+    tensors = safetensors.numpy.load_file(path)
+    leaves: dict[str, Any] = {
+        leaf.path: Int8(tensors[leaf.path], tensors[leaf.path + SCALE])
+        if leaf.path + SCALE in tensors
+        else tensors[leaf.path].astype(jax.numpy.dtype(leaf.dtype))
+        for leaf in layout.leaves
+    }
+    params = jax.device_put(layout.tree(leaves))
+    return params if _takes_int8(task) else dense(params)
+
+
+def _layout(task: Task, schema: str) -> Layout:
+    """Of the task's model; without making one, if it tells its shapes."""
+    import jax
+
+    from tapestry_p2p.learn.vector import Layout
+
+    shapes = getattr(getattr(task, "model", None), "shapes", None)
+    if shapes is not None:
+        layout = Layout(shapes)
+        if layout.schema == schema:
+            return layout
+    return Layout(task.init(jax.random.key(0)))
+
+
+def _takes_int8(task: Task) -> bool:
+    from tapestry_p2p.learn.linen import LinenModel
+    from tapestry_p2p.learn.nnx import NnxModel
+
+    return isinstance(getattr(task, "model", None), LinenModel | NnxModel)
+
+
+def weights_bytes(params: Params) -> int:
+    """What the parameters take in memory."""
+    import jax
+
+    return sum(leaf.nbytes for leaf in jax.tree.leaves(params))
+
+
+def resident_bytes() -> int:
+    """Memory that this process has in RAM."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def _use_cache(directory: Path) -> None:
+    """XLA's compile cache, as the trainer keeps it; without one where it cannot be made."""
+    import jax
+
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError:
+        return
+    jax.config.update("jax_compilation_cache_dir", str(directory))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
