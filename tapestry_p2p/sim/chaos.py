@@ -109,7 +109,7 @@ class Chaos:
 
     def _lose_copies(self, member: Member) -> None:
         member.crash()
-        member.disk.copies, member.disk.known = {}, b""
+        member.disk.copies, member.disk.known = {}, None
         member.note("lost_copies")
         self._back_soon(member)
 

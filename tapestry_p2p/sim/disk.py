@@ -24,10 +24,10 @@ class Disk:
     entries: list[SignedHeader] = field(default_factory=list)
     payloads: dict[int, bytes] = field(default_factory=dict)  # of own differences, the newest
     copies: dict[bytes, tuple[SignedHeader, Point]] = field(default_factory=dict)
-    known: bytes = b""
+    known: Known | None = None
     rolled_back: bool = False  # and the member can tell (an older generation was used)
     _saves: list[tuple[int, Point]] = field(default_factory=list)  # entries held, own copy; two
-    _unsynced: list[tuple[bytes, tuple[SignedHeader, Point] | bytes]] = field(default_factory=list)
+    _unsynced: list[tuple[bytes, tuple[SignedHeader, Point] | Known]] = field(default_factory=list)
 
     # -- our own stream, synced at once
 
@@ -71,8 +71,8 @@ class Disk:
         """Where the copy of an author stands."""
         self._unsynced.append((signed.header.author, (signed, point)))
 
-    def write_known(self, known: bytes) -> None:
-        """What the protocol knows."""
+    def write_known(self, known: Known) -> None:
+        """What the protocol knows. It is made bytes where it is read: few of them are."""
         self._unsynced.append((b"", known))
 
     def drop_copy(self, author: bytes) -> None:
@@ -97,14 +97,14 @@ class Disk:
                 torn += 1
         return torn
 
-    def _store(self, slot: bytes, value: tuple[SignedHeader, Point] | bytes) -> None:
-        if isinstance(value, bytes):
+    def _store(self, slot: bytes, value: tuple[SignedHeader, Point] | Known) -> None:
+        if isinstance(value, Known):
             self.known = value
         else:
             self.copies[slot] = value
 
     def knowledge(self, verify: Verify) -> Known:
         """What a restarted protocol starts from."""
-        stored = decode_known(self.known, verify) if self.known else Known()
+        stored = decode_known(self.known.encode(), verify) if self.known else Known()
         copies = tuple(signed for signed, _ in self.copies.values())
         return replace(stored, own=tuple(self.entries), copies=copies)

@@ -37,7 +37,7 @@ from tapestry_p2p.sim.vault import Point
 
 ASK_S, ASK_DEADLINE_S = 2.0, 10.0  # how often a restarted member looks for news of itself; how long
 SAVE_EVERY = 5  # entries applied to a copy between two writes of it
-SYNC_EVERY_S = 5.0
+SYNC_TICKS = 20  # between two syncs: 5 s
 Order = ef.Fetch | ef.FetchKeyframe
 
 
@@ -153,7 +153,7 @@ class Member:
         self.trade = self._make_trade(self)
         self.later(stage.tick_s * stage.world.random.random(), self._tick)
         self.later(ASK_S if self.protocol.mute else 0.0, self._speak)
-        self.later(SYNC_EVERY_S, self._sync)
+        self.later(SYNC_TICKS * self.stage.tick_s, self._sync)
         self.trade.begin()
 
     def crash(self) -> None:
@@ -202,8 +202,8 @@ class Member:
         """Now and then what was written becomes durable, and the newest knowledge is written."""
         assert self.protocol is not None
         self.disk.sync()
-        self.disk.write_known(self.protocol.snapshot().encode())
-        self.later(SYNC_EVERY_S, self._sync)
+        self.disk.write_known(self.protocol.snapshot())
+        self.later(SYNC_TICKS * self.stage.tick_s, self._sync)
 
     # -- events and effects
 
@@ -243,7 +243,7 @@ class Member:
             self.disk.append(decode_signed(effect.data), self._payload)
             return
         assert self.protocol is not None
-        self.disk.write_known(self.protocol.snapshot().encode())
+        self.disk.write_known(self.protocol.snapshot())
         self.disk.sync()
 
     def _arrived(self, effect: ef.Arrived) -> None:
