@@ -17,7 +17,7 @@ from msgspec import Meta, Struct, field
 
 from tapestry_p2p.daemon import tomlfile
 from tapestry_p2p.daemon.address import parse_address
-from tapestry_p2p.daemon.quantities import RATE_MIN, parse_rate
+from tapestry_p2p.daemon.quantities import MEMORY_MIN, RATE_MIN, parse_rate, parse_size
 from tapestry_p2p.errors import BAD_CONFIG, TapestryError
 from tapestry_p2p.gossip.profile import LANGUAGE_MAX, LANGUAGES_MAX, NAME_MAX
 
@@ -151,8 +151,16 @@ class Budget(Section, frozen=True, kw_only=True):
     download: Annotated[
         str, Meta(description="Receive at most so much; kept by asking later. Empty: no limit.")
     ] = ""
+    memory: Annotated[
+        str,
+        Meta(
+            description="Resident memory of node and trainer together, as 2 GB, at least 500 MB;"
+            " above it the trainer saves, ends and begins anew later. Empty: no ceiling."
+        ),
+    ] = ""
 
     def __post_init__(self) -> None:
+        _need_size("memory", self.memory)
         for key, text in (("upload", self.upload), ("download", self.download)):
             _need_rate(key, text)
         if self.hours and not _HOURS.fullmatch(self.hours):
@@ -320,6 +328,15 @@ def _need_addresses(key: str, texts: list[str], *, with_peer: bool = False) -> N
         address = parse_address(text)
         if with_peer:
             _need_id(f"{key}: {text!r} does not end in /p2p/ID, a member's id", address.peer_id)
+
+
+def _need_size(key: str, text: str) -> None:
+    try:
+        size = parse_size(text)
+    except ValueError as error:
+        raise ValueError(f"{key}: {error}") from error
+    if text and size < MEMORY_MIN:
+        raise ValueError(f"{key}: {text} < 500 MB, which the smallest trainer takes")
 
 
 def _need_rate(key: str, text: str) -> None:

@@ -20,6 +20,7 @@ from prometheus_client.registry import Collector
 
 from tapestry_p2p import __version__
 from tapestry_p2p.daemon.logs import COUNTS
+from tapestry_p2p.daemon.memory import resident_bytes
 from tapestry_p2p.daemon.node import Node
 from tapestry_p2p.daemon.pauses import REASONS
 from tapestry_p2p.daemon.trainer import TrainerState
@@ -67,14 +68,6 @@ def _verdicts(node: Node) -> dict[tuple[str, ...], float]:
     }
 
 
-def _rss(pid: int | str) -> float:
-    try:
-        pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-    except (OSError, IndexError, ValueError):
-        return 0.0
-    return float(pages * os.sysconf("SC_PAGESIZE"))
-
-
 def _clipped(node: Node) -> float:
     return float(sum(row["coefficient"] < 1 for row in node.rounds.mixed["authors"]))
 
@@ -108,7 +101,7 @@ METRICS = (
            lambda n: _trainer(n).restarts),
     Metric("tapestry_trainer_memory_bytes", GAUGE,
            "Resident memory of the trainer; 0 if none runs, or if another unit hides it.",
-           lambda n: _rss(_trainer(n).pid) if _trainer(n).running else 0.0),
+           lambda n: resident_bytes(_trainer(n).pid) if _trainer(n).running else 0.0),
     Metric("tapestry_paused", GAUGE, "1 while there is this reason not to train.",
            lambda n: {reason: float(reason in n.pauses.reasons) for reason in REASONS},
            ("reason",)),

@@ -25,11 +25,12 @@ from tapestry_p2p.daemon.config import Config, load_config, need_data
 from tapestry_p2p.daemon.ending import ENDING
 from tapestry_p2p.daemon.keyfile import load_key
 from tapestry_p2p.daemon.manifest import Manifest, load_manifest, task_file
+from tapestry_p2p.daemon.memory import Ceiling, resident_bytes, watch_memory
 from tapestry_p2p.daemon.node import Node, NodeOptions
 from tapestry_p2p.daemon.paths import Paths
 from tapestry_p2p.daemon.pauses import Sight, Watcher, look, watch_disk, watch_machine
 from tapestry_p2p.daemon.promise import watch
-from tapestry_p2p.daemon.quantities import parse_rate
+from tapestry_p2p.daemon.quantities import parse_rate, parse_size
 from tapestry_p2p.daemon.recovery import Recovered, recover
 from tapestry_p2p.daemon.status import Control
 from tapestry_p2p.daemon.store import Store
@@ -230,6 +231,8 @@ async def _accompany(node: Node, config: Config, paths: Paths, attack: str) -> N
         nursery.start_soon(service.feed, health_of(node))
         nursery.start_soon(watch_machine, Watcher(node.pauses, config.budget), look_at(node))
         nursery.start_soon(watch_disk, node.pauses, lambda: node.disk.fault)
+        ceiling = Ceiling(parse_size(config.budget.memory))
+        nursery.start_soon(watch_memory, node.pauses, ceiling, memory_of(node))
         service.notify("READY=1")
         log.info("running as %s", node.identity.peer_id)
 
@@ -252,6 +255,17 @@ def look_at(node: Node) -> Callable[[], Sight]:
         return look(threads)
 
     return sight
+
+
+def memory_of(node: Node) -> Callable[[], tuple[float, float]]:
+    """Resident bytes of this process and of its trainer."""
+
+    def used() -> tuple[float, float]:
+        trainer = node.trainer
+        pid = trainer.state.pid if trainer is not None and trainer.state.running else 0
+        return resident_bytes("self"), resident_bytes(pid) if pid else 0.0
+
+    return used
 
 
 class Reload:
