@@ -11,7 +11,7 @@ import functools
 import logging
 import time
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from random import Random
 
@@ -19,6 +19,7 @@ import trio
 
 from tapestry_p2p.daemon.address import Address, parse_address
 from tapestry_p2p.daemon.audit import AuditLog, left_by
+from tapestry_p2p.daemon.awake import Awake
 from tapestry_p2p.daemon.copies import Copies, Followed, copy_root, split
 from tapestry_p2p.daemon.disk import Disk
 from tapestry_p2p.daemon.fetcher import Fetcher, FetchError
@@ -132,6 +133,7 @@ class Node:
         )
         self._events_in, self._events_out = trio.open_memory_channel[ev.Event](EVENTS_MAX)
         self._effects = trio.Lock()
+        self.awake = Awake()
         self._auditing = trio.Lock()
         self._unstored = b""  # signature of an entry that the disk refuses: nobody may see it
         self._keeping_known = trio.Lock()
@@ -302,7 +304,7 @@ class Node:
     def _admits(self, peer: bytes) -> bool:
         if peer in self.protocol.settings.blocked:
             return False
-        return not self.protocol.is_barred(peer, trio.current_time())
+        return not self.protocol.is_barred(peer, trio.current_time() - self.awake.slept_s)
 
     def _vouches(self, peer: bytes) -> bool:
         return self.protocol.probation(peer) <= 0
@@ -354,12 +356,21 @@ class Node:
         """
         useful = isinstance(event, ev.Publish) and event.kind == DIFFERENCE
         async with self._effects:
+            event = self._awake_at(event)
             if isinstance(event, ev.Publish) and self.voice.is_silent(event.kind):
                 raise SilencedError
             for effect in self.protocol.step(event):
                 await self._perform(effect)
                 if useful and isinstance(effect, ef.Send):
                     self.transport.traffic.useful_sent += len(effect.data)
+
+    def _awake_at(self, event: ev.Event) -> ev.Event:
+        """The event at the time that the protocol lives by (awake.py)."""
+        if self.awake.look(trio.current_time()):
+            log.warning("slept, or was stopped: %.0f s in all", self.awake.slept_s)
+        if self.awake.slept_s:
+            return replace(event, at=self.awake.at(event.at))
+        return event
 
     async def _perform(self, effect: ef.Effect) -> None:
         assert self._nursery is not None
