@@ -154,7 +154,7 @@ class Budget(Section, frozen=True, kw_only=True):
     memory: Annotated[
         str,
         Meta(
-            description="Resident memory of node and trainer together, as 2 GB, at least 500 MB;"
+            description="Resident memory of node and trainer together, as 2 GB, at least 300 MB;"
             " above it the trainer saves, ends and begins anew later. Empty: no ceiling."
         ),
     ] = ""
@@ -336,7 +336,7 @@ def _need_size(key: str, text: str) -> None:
     except ValueError as error:
         raise ValueError(f"{key}: {error}") from error
     if text and size < MEMORY_MIN:
-        raise ValueError(f"{key}: {text} < 500 MB, which the smallest trainer takes")
+        raise ValueError(f"{key}: {text} < 300 MB, which the smallest trainer takes")
 
 
 def _need_rate(key: str, text: str) -> None:

@@ -6,7 +6,7 @@ Knows units and their factors; not what is measured. k, M, G are powers of 1000,
 import re
 
 RATE_MIN = 20_000.0  # bytes/s; below it sixteen neighbours' answers take longer than they wait
-MEMORY_MIN = 500e6
+MEMORY_MIN = 300e6
 _FORM = re.compile(r"(\d{1,12}(?:\.\d{1,6})?) ?([A-Za-z]+)(/s)?")
 _PREFIXES: dict[str, float] = {"": 1, "k": 1000, "M": 1000**2, "G": 1000**3, "T": 1000**4}
 _PREFIXES |= {"Ki": 1024, "Mi": 1024**2, "Gi": 1024**3, "Ti": 1024**4}

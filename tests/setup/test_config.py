@@ -101,7 +101,7 @@ def test_origin_of_each_value(tmp_path: Path) -> None:
         ("[budget]\nupload = '10 kB/s'", "upload: 10 kB/s < 20 kB/s"),
         ("[budget]\ndownload = 'fast'", "download: 'fast' is not like 200 kB/s"),
         ("[budget]\nmemory = '2 GB/s'", "memory: '2 GB/s' is not like 1.5 GB"),
-        ("[budget]\nmemory = '100 MB'", "memory: 100 MB < 500 MB"),
+        ("[budget]\nmemory = '100 MB'", "memory: 100 MB < 300 MB"),
         ("[metrics]\nlisten = 70000", "metrics.listen: expected int <= 65535"),
         ("[log]\nformat = 'xml'", "one of text, json"),
         ("[log]\nlevel = 'loud'", "log.level: invalid enum value 'loud'; one of debug"),
