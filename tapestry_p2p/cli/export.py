@@ -4,9 +4,9 @@ Asks the trainer for the model and how good it is, the store for what was publis
 signature. The folder appears whole or not at all.
 """
 
-import hashlib
 import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +61,7 @@ def export(folder: Path, *, copy: bool = False, json: bool = False) -> int:
 
 
 def _fill(draft: Path, copy: bool) -> dict[str, Any]:
-    """Write all files; what is said of them."""
+    """Ask everybody, write all files; what is said of them."""
     paths = find_paths()
     manifest = load_manifest(paths.manifest)
     status = ask(paths.control_socket, {"do": "status"})
@@ -74,21 +74,44 @@ def _fill(draft: Path, copy: bool) -> dict[str, Any]:
         request["vector"] = str(numbers)
     found = ask_trainer(request, TIMEOUT_S)
     (draft / "vector").unlink(missing_ok=True)
-    layout = f.layout_of(found)
-    differs = f.apart(f.read_vector(draft / f.MODEL, layout), own.vector)
-    if not copy:
-        facts = {"task": found["task"], "schema": found["schema"], "card": found["card"]}
-        f.write_tensors(draft / f.PUBLISHED, layout, own.vector, facts)
     code = task_file(manifest, paths.config)
     if code is not None:
         shutil.copyfile(code, draft / code.name)
+
+    def sign(digest: str) -> bytes:
+        told = ask(paths.control_socket, {"do": "attest", "digest": digest})
+        return bytes.fromhex(told["signature"])
+
+    return complete(draft, manifest, status, told, own, found, sign)
+
+
+def complete(
+    draft: Path,
+    manifest: Manifest,
+    status: dict[str, Any],
+    told: dict[str, Any],
+    own: Published,
+    found: dict[str, Any],
+    sign: Callable[[str], bytes],
+) -> dict[str, Any]:
+    """Write what is missing beside the model: published copy, manifest, config, card, lineage.
+
+    ``status``, ``told``: what the node says of itself and of those it mixes; ``found``: what the
+    trainer said of the model; ``sign``: from a SHA-256 in hex to the member's signature. OSError.
+    """
+    layout = f.layout_of(found)
+    differs = f.apart(f.read_vector(draft / f.MODEL, layout), own.vector)
+    if differs:
+        facts = {"task": found["task"], "schema": found["schema"], "card": found["card"]}
+        f.write_tensors(draft / f.PUBLISHED, layout, own.vector, facts)
     (draft / f.MANIFEST).write_text(dump_manifest(manifest), encoding="utf-8")
     f.write_json(draft / f.CONFIG, configuration(manifest, found))
+    head = own.entries[-1].header
     about = {
         "network_id": manifest.network_id.hex(),
         "member": status["id"],
-        "entry": own.entries[-1].header.seq,
-        "round": own.entries[-1].header.round,
+        "entry": head.seq,
+        "round": head.round,
         "parameters": found["parameters"],
         "bytes": found["bytes"],
         "scores": _flat(found["scores"]),
@@ -97,9 +120,7 @@ def _fill(draft: Path, copy: bool) -> dict[str, Any]:
     }
     card = model_card(status, told, found, about)
     (draft / f.CARD).write_text(card, encoding="utf-8")
-    for path in f.files_in(draft):
-        path.chmod(0o644)
-    _sign(draft, status, told, own)
+    _sign(draft, status, told, own, sign)
     return about
 
 
@@ -118,8 +139,16 @@ def configuration(manifest: Manifest, found: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _sign(draft: Path, status: dict[str, Any], told: dict[str, Any], own: Published) -> None:
+def _sign(
+    draft: Path,
+    status: dict[str, Any],
+    told: dict[str, Any],
+    own: Published,
+    sign: Callable[[str], bytes],
+) -> None:
     """lineage.json names all other files; lineage.sig is the member's signature of it."""
+    for path in f.files_in(draft):
+        path.chmod(0o644)
     lineage = {
         "format": f.FORMAT,
         "network": status["network"],
@@ -134,9 +163,7 @@ def _sign(draft: Path, status: dict[str, Any], told: dict[str, Any], own: Publis
     }
     path = draft / f.LINEAGE
     f.write_json(path, lineage)
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    signed = ask(find_paths().control_socket, {"do": "attest", "digest": digest})
-    (draft / f.SIGNATURE).write_bytes(bytes.fromhex(signed["signature"]))
+    (draft / f.SIGNATURE).write_bytes(sign(f.digest_of(path)))
 
 
 def _flat(scores: dict[str, dict[str, Any]]) -> dict[str, dict[str, float]]:

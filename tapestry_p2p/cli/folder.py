@@ -108,10 +108,13 @@ def read_vector(path: Path, layout: list[Row]) -> Vector:
     return np.concatenate([tensors[name].ravel() for name, _, _ in layout])
 
 
-def read_rounded(path: Path, layout: list[Row]) -> Vector:
-    """The vector float32[d] that an int8 file stands for. TapestryError (1) if it does not fit."""
+def read_rounded(path: Path, layout: list[Row]) -> tuple[Vector, Vector]:
+    """The vector float32[d] that an int8 file stands for, and the step between its levels there.
+
+    The step is 0 where a tensor was left as it is. TapestryError (1) if the file does not fit.
+    """
     tensors = read_tensors(path)
-    parts = []
+    parts, steps = [], []
     for name, shape, _ in layout:
         array, scale = tensors.pop(name, None), tensors.pop(name + SCALE, None)
         wanted = np.float32 if scale is None else np.int8
@@ -120,9 +123,11 @@ def read_rounded(path: Path, layout: list[Row]) -> Vector:
         if scale is not None and np.broadcast_shapes(shape, scale.shape) != shape:
             raise TapestryError(f"{path.name}: the scales of {name} have another shape")
         parts.append((array if scale is None else array * scale).astype(np.float32).ravel())
+        step = np.float32(0) if scale is None else scale.astype(np.float32)
+        steps.append(np.broadcast_to(step, shape).ravel())
     if tensors:
         raise TapestryError(f"{path.name} holds more than {CONFIG} names")
-    return np.concatenate(parts)
+    return np.concatenate(parts), np.concatenate(steps)
 
 
 def apart(one: Vector, other: Vector) -> float:

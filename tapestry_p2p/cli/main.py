@@ -54,6 +54,9 @@ VERBS: dict[str, tuple[Verb, ...]] = {
         ("doctor", "doctor:doctor", "Look for what is wrong, and mend it."),
         ("service", "service:app", "Run it by systemd."),
     ),
+    "A model taken away": (
+        ("verify", "verify:verify", "Check an exported folder, without a network."),
+    ),
     "Else": (("version", "about:version", "Show the version."),),
 }
 
