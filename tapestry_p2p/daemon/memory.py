@@ -2,8 +2,8 @@
 
 Knows resident bytes and a ceiling. No resource limit does it: JAX reserves far more address space
 than it uses, so RLIMIT_AS would refuse it at once, and what the system kills dies within a step.
-Above the ceiling the trainer saves and ends, which frees most of it, and begins again after a while,
-each time a longer one; so what grows slowly is kept below it. A peak between two looks is not seen:
+Above the ceiling the trainer saves and ends, which frees most of it, and begins again a while
+later, each time longer; so what grows slowly is kept below it. A peak between two looks is unseen:
 who needs a hard wall sets MemoryMax= in the unit (docs/operations.md).
 """
 
