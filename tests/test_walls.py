@@ -57,8 +57,10 @@ WALLS = {
         STANDARD,
         "trio msgspec msgpack numpy cryptography platformdirs prometheus_client h11",
     ),
+    # the browser's process: of daemon, ask and paths alone (tests/page)
+    "page": wall("page daemon errors", STANDARD, "trio starlette hypercorn segno"),
     "cli": wall(
-        "cli daemon gossip mix sim link corpus data errors __init__",
+        "cli page daemon gossip mix sim link corpus data errors __init__",
         STANDARD,
         "trio msgspec numpy cyclopts rich matplotlib safetensors",
     ),
@@ -191,6 +193,9 @@ def test_every_room_was_looked_at() -> None:
         ("daemon/x.py", "from tapestry_p2p import learn"),
         ("daemon/x.py", "import importlib\nimportlib.import_module('tapestry_p2p.learn.load')"),
         ("daemon/transport.py", "import tapestry_p2p.cli.main"),
+        ("page/x.py", "from tapestry_p2p.gossip import header"),
+        ("page/x.py", "import numpy"),
+        ("page/x.py", "from tapestry_p2p.learn import talk"),
         ("cli/x.py", "import jax"),
         ("cli/x.py", "import libp2p"),
         ("cli/simulate.py", "from tapestry_p2p.learn import crowd"),
@@ -224,7 +229,7 @@ def test_what_is_allowed_is_no_hole(place: str, source: str) -> None:
     assert holes(place, source) == []
 
 
-@pytest.mark.parametrize("room", ["cli", "daemon", "gossip", "learn", "mix", "sim"])
+@pytest.mark.parametrize("room", ["cli", "daemon", "gossip", "learn", "mix", "page", "sim"])
 def test_a_room_opens_with_words_alone(room: str) -> None:
     body = ast.parse((ROOT / PACKAGE / room / "__init__.py").read_text()).body
     assert len(body) == 1

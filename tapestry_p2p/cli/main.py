@@ -39,6 +39,7 @@ VERBS: dict[str, tuple[Verb, ...]] = {
         ("run", "member:run", "Run this member."),
         ("status", "member:status", "Show what it does."),
         ("peers", "member:peers", "Show the other members."),
+        ("page", "page:page", "Show it in your browser."),
         ("invite", "member:invite", "Print a link by which others can join."),
         ("generate", "model:generate", "Let its model go on with a text."),
         ("eval", "model:evaluate", "Judge its model on its own held-out text."),
@@ -57,7 +58,11 @@ VERBS: dict[str, tuple[Verb, ...]] = {
     "A model taken away": (
         ("verify", "verify:verify", "Check an exported folder, without a network."),
     ),
-    "Else": (("version", "about:version", "Show the version."),),
+    "Else": (
+        ("completions", "completions:completions", "Print a completion script for a shell."),
+        ("man", "completions:man", "Write manual pages."),
+        ("version", "about:version", "Show the version."),
+    ),
 }
 
 # Scripts poll these; as they have nothing to parse they skip the parser, which takes .2 s to load.
@@ -104,7 +109,7 @@ def _run(words: list[str]) -> int:
     from cyclopts import CycloptsError
 
     try:
-        app = make_app()
+        app = make_app(in_full=words[0] if words else "")
         result = app(
             words or ["--help"],
             print_error=False,
@@ -117,8 +122,11 @@ def _run(words: list[str]) -> int:
     return _status(result)
 
 
-def make_app() -> "App":
-    """The parser with all verbs, none of them imported."""
+def make_app(in_full: str | None = "") -> "App":
+    """The parser with all verbs, none of them imported.
+
+    Of the verb ``in_full`` (None: of all) the help is its whole docstring, not one line.
+    """
     from cyclopts import App, Group, Parameter
 
     app = App(
@@ -131,9 +139,9 @@ def make_app() -> "App":
     for order, (title, verbs) in enumerate(VERBS.items()):
         group = Group(title, sort_key=order)
         for place, (name, function, help_) in enumerate(verbs):
-            app.command(
-                f"tapestry_p2p.cli.{function}", name=name, help=help_, group=group, sort_key=place
-            )
+            found = f"tapestry_p2p.cli.{function}"
+            shown = None if in_full in (name, None) else help_
+            app.command(found, name=name, help=shown, group=group, sort_key=place)
     return app
 
 

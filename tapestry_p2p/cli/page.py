@@ -1,0 +1,40 @@
+"""`page`: this member in the browser, by a process of its own that asks it as other verbs do."""
+
+from tapestry_p2p.cli.output import note, say
+from tapestry_p2p.daemon.paths import find_paths
+from tapestry_p2p.errors import OK, USAGE, TapestryError
+
+PORT = 8420
+PORT_MIN, PORT_MAX = 1024, 65535  # below: not for users, and 80 is left out of Host
+
+
+def page(*, port: int = PORT, open: bool = False) -> int:
+    """Show this member in the browser, on this machine alone, until Ctrl-C.
+
+    The link that it prints has the key of this start: only who has it can look. If the page runs
+    already, prints its link.
+
+    Example: tapestry page --open
+
+    Parameters
+    ----------
+    port
+        Where to listen on 127.0.0.1; 0: any free port.
+    open
+        Show it in your browser at once.
+    """
+    if port and not PORT_MIN <= port <= PORT_MAX:
+        raise TapestryError(f"--port: 0, or {PORT_MIN} to {PORT_MAX}", USAGE)
+    from tapestry_p2p.page import serve
+
+    paths = find_paths()
+
+    def tell(link: str, fresh: bool) -> None:
+        say(link)
+        if open and not serve.open_browser(paths):
+            note("no browser was found; open the link yourself")
+        if fresh:
+            note("on this machine alone; Ctrl-C ends the page, not the member")
+
+    serve.run(paths, port, tell)
+    return OK

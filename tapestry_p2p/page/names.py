@@ -1,0 +1,63 @@
+"""Strings that others chose, made fit to be shown; and which names look like one another.
+
+Knows text alone. Control, format (bidirectional marks, joiners that hide) and unassigned
+characters go, lengths are bounded. A look-alike is judged on a skeleton, in the manner of Unicode
+Technical Standard 39: decomposed, without marks, folded, with the commonest confusable letters of
+Greek, Cyrillic and digits mapped to Latin ones. It warns; it decides nothing.
+"""
+
+import unicodedata
+from collections.abc import Iterable
+
+NAME_CHARS_MAX = 64
+SHORT_ID = 8  # last characters of a peer id, as the verbs show it beside every name
+_HIDDEN = {"Cc", "Cf", "Cn", "Co", "Cs", "Zl", "Zp"}
+_ALIKE = str.maketrans(
+    "асеорхуіјѕԁһԛԝкмтвнгɑαοιυνρτκηχ013569|lı!",
+    "aceopxyijsdhqwkmtbhraaoiuvptknxoiesbgiiii",
+)
+_BLANK = {"ᅟ", "ᅠ", "ㅤ", "ﾠ", "⠀"}  # letters and signs that show nothing
+
+
+def clean(text: object, most: int = NAME_CHARS_MAX) -> str:
+    """One line of visible characters, at most ``most``; anything but a string is ''."""
+    if not isinstance(text, str):
+        return ""
+    kept = "".join(c for c in text[: 4 * most] if _visible(c))
+    kept = " ".join(unicodedata.normalize("NFC", kept).split())
+    calm, marks = [], 0
+    for c in kept:  # a heap of combining marks paints over its neighbours
+        marks = marks + 1 if unicodedata.category(c) in ("Mn", "Me") else 0
+        if marks <= 2:
+            calm.append(c)
+    return "".join(calm)[:most].strip()
+
+
+def _visible(c: str) -> bool:
+    return c in "\t\n " or (unicodedata.category(c) not in _HIDDEN and c not in _BLANK)
+
+
+def short(peer_id: object) -> str:
+    """The end of a peer id, shown beside a name."""
+    return clean(peer_id, 128)[-SHORT_ID:]
+
+
+def skeleton(name: str) -> str:
+    """What a hasty eye sees: equal for names that look alike."""
+    text = unicodedata.normalize("NFKD", clean(name)).casefold()
+    text = "".join(c for c in text if unicodedata.category(c)[0] in "LN" or c in "|!")
+    return text.translate(_ALIKE).replace("rn", "m").replace("vv", "w")
+
+
+def alike(names: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
+    """(id, name) pairs -> for each id the other ids whose names look like its own."""
+    groups: dict[str, list[str]] = {}
+    for peer_id, name in names:
+        if seen := skeleton(name):
+            groups.setdefault(seen, []).append(peer_id)
+    return {
+        peer_id: [other for other in ids if other != peer_id]
+        for ids in groups.values()
+        if len(ids) > 1
+        for peer_id in ids
+    }
