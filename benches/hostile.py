@@ -6,9 +6,10 @@ One program at a time, each against all four: honest rounds per second while it 
 of the rate just before and just after it without attack; how much of a core it cost the busiest
 node; by how much the largest node grew; and the figure of its own (hostile_figures.py). The members
 rest most of the time (--speed) and have half of the cores, attackers the other half: they compete
-for the network's manners and not for the processor. Bounds: a rate of at least 95 %, growth of at
-most 5 MB, each figure's own. All of it takes under ten minutes on a quiet machine; on a busy one
-rates say nothing.
+for the network's manners and not for the processor. Attackers come from 127.66.*, where no member
+is. Bounds: a rate of at least 95 %, growth of at most 5 MB, each figure's own. The row ``nothing``
+is the control: its rate is noise. All of it takes under ten minutes on a quiet machine; on a busy
+one rates say nothing.
 """
 
 import argparse
@@ -28,7 +29,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import numpy as np
 
-from benches.hostile_figures import FIGURES, Seen, Status
+from benches.hostile_figures import FIGURES, LINKS, Seen, Status
 from tapestry_p2p.cli.testnet.cluster import Cluster
 from tapestry_p2p.cli.testnet.homes import prepare
 from tapestry_p2p.cli.testnet.plan import make_plan
@@ -43,6 +44,7 @@ SETTLE_S = 1.0  # after an attack begins or ends, before the next look at an hon
 CALM = 0.5  # of an attack's time, before and after it
 LOOK_S = 0.4
 END_S = 20.0
+NOTHING = "nothing"
 FILLS_TABLES = ("table_poisoner", "sybil_swarm")  # last: what they leave behind is no news
 CORES = sorted(os.sched_getaffinity(0))
 OTHERS = set(CORES[len(CORES) // 2 :])  # the attackers'
@@ -142,9 +144,13 @@ def yield_processor(pid: int) -> None:
 @contextmanager
 def playing(field: Field, name: str) -> Iterator[dict[str, int]]:
     """A program attacks all four inside the block; then the dict has what it counted."""
-    command = [sys.executable, "-m", "tapestry_p2p.sim.hostile", name, field.network]
+    if name == NOTHING:
+        yield {"nothing": 1}
+        return
+    source = f"127.66.{list(PROGRAMS).index(name)}.1"  # debts of one address are not the next one's
+    program = [sys.executable, "-m", "tapestry_p2p.sim.hostile", "--from", source]
     process = subprocess.Popen(
-        ["nice", "-n", "19", *command, *field.addresses()],
+        ["nice", "-n", "19", *program, name, field.network, *field.addresses()],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -184,7 +190,7 @@ def attack(field: Field, name: str, seconds: float, calm: Watch) -> tuple[dict[s
     time.sleep(SETTLE_S)
     after = field.statuses()
     grown = max(s["node_rss_mb"] for s in after) - max(s["node_rss_mb"] for s in before)
-    figure = FIGURES[name]
+    figure = FIGURES.get(name, LINKS)
     found = figure.of(Seen(did, before, seen.looks, after, field.strangers()))
     later = field.watch(seconds * CALM)
     share = seen.rate / ((calm.rate + later.rate) / 2)
@@ -225,7 +231,8 @@ def measure(names: list[str], seconds: float, speed: float, out: Path) -> dict[s
 def line(row: dict[str, Any]) -> str:
     """One row of the table, Markdown."""
     did = ", ".join(f"{key} {count}" for key, count in sorted(row["did"].items()))
-    doc = (PROGRAMS[row["program"]].__doc__ or "").strip().splitlines()[0]
+    program = PROGRAMS.get(row["program"])
+    doc = (program.__doc__ or "").strip().splitlines()[0] if program else "The control."
     return (
         f"| `{row['program']}` | {doc} | {100 * row['rate_share']:.0f} % |"
         f" {100 * row['cpu']:+.0f} % | {row['growth_mb']:+.1f} |"
@@ -251,7 +258,9 @@ def write_docs(text: str) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--programs", default=",".join(PROGRAMS), help="names, by commas")
+    parser.add_argument(
+        "--programs", default=",".join([NOTHING, *PROGRAMS]), help="names, by commas"
+    )
     parser.add_argument("--seconds", type=float, default=12.0, help="of each attack")
     parser.add_argument("--speed", type=float, default=0.15, help="share of time that trains")
     parser.add_argument("--out", type=Path, help="folder for the testnet; else a temporary one")
@@ -259,7 +268,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     names = [name for name in options.programs.split(",") if name]
-    unknown = [name for name in names if name not in PROGRAMS]
+    unknown = [name for name in names if name not in (NOTHING, *PROGRAMS)]
     if unknown:
         parser.error(f"no such program: {', '.join(unknown)}; there are {', '.join(PROGRAMS)}")
     with tempfile.TemporaryDirectory() as folder:

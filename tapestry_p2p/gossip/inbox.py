@@ -34,6 +34,8 @@ from tapestry_p2p.gossip.streams import Stream
 from tapestry_p2p.gossip.validity import breach
 from tapestry_p2p.gossip.verdict import Judgement, accept, ignore, reject
 
+REPEATS = frozenset({"duplicate", "stale", "own"})  # reasons to ignore what we have already
+
 Parse = Callable[[bytes, int], Sync]  # a frame and its longest length; Malformed and nothing else
 
 
@@ -79,6 +81,8 @@ class Inbox:
         if isinstance(message, Want):
             return self._exchange.take_want(link, message)
         if isinstance(message, Digest):
+            if not link.digests.take(1, state.now):
+                return ignore("digest_too_soon")
             return self._exchange.take_digest(link, message.rows)
         return self._roster.take_following(link.peer, message)
 
@@ -90,13 +94,14 @@ class Inbox:
             reason = f"network {theirs} wire {hello.wire}, ours is {ours} wire {settings.wire}"
             state.drop(link.peer, reason, fault=True)
             return ignore("other_network")
-        if hello.ask:
+        in_time = link.digests.take(1, state.now)  # a hello holds a digest
+        if hello.ask and in_time:
             self._exchange.say_hello(link, ask=False)
         if not link.greeted:
             link.greeted, link.attempts = True, 0
             self._welcome(link.peer)
         self._take_heads(link, hello.heads)
-        if link.connected:
+        if link.connected and in_time:
             self._exchange.take_digest(link, hello.rows)
             self._exchange.show_proofs(link)
         return accept("hello")
@@ -116,11 +121,15 @@ class Inbox:
         if len(heads) == 2 and conflict(*heads) and self._is_old_fork(heads[0]):
             self._state.count(self._judge_old_fork(*heads), link.peer)
             return
+        news = not heads
         for signed in heads if len(heads) < 2 else sorted(heads, key=self._reading_order):
             judgement = self._judge_header(signed)
             self._state.count(judgement, link.peer)
             if judgement.reason == "signature" or not link.connected:
                 return  # the rest of the frame is not worth its checks
+            news = news or judgement.reason not in REPEATS
+        if not news and not link.repeats.take(1, self._state.now):
+            self._state.count(reject("repeats"), link.peer)
 
     def _reading_order(self, signed: SignedHeader) -> tuple[bytes, bool, int]:
         """From the lowest seq up; what lies before the linked headers, and our own, downwards."""

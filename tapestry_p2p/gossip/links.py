@@ -14,6 +14,7 @@ from tapestry_p2p.gossip.bucket import Bucket
 from tapestry_p2p.gossip.messages import Row
 from tapestry_p2p.gossip.settings import Settings
 
+DIGESTS = 4.0  # answered per ``digest_every_s``, twice as many as an honest peer sends
 DIGEST_ROWS = 32  # a digest of more rows (55 bytes each) is sent less often
 SHORT_S = 5.0  # a connection that ends sooner counts as a failed dial
 AWAY_ATTEMPTS = 4  # who comes back after so many failed dials was away, perhaps with others
@@ -28,6 +29,8 @@ class Link:
     messages: Bucket
     volume: Bucket
     blames: Bucket
+    digests: Bucket  # of the peer's, answered: asking is cheap, and looking up all it lacks is not
+    repeats: Bucket  # frames that held nothing new
     connected: bool = False
     connected_at: float = 0.0
     greeted: bool = False  # its hello was accepted on this connection
@@ -191,6 +194,8 @@ class Links:
             Bucket(config.messages_per_s, 8 * config.messages_per_s),
             Bucket(config.bytes_per_s, 8 * config.bytes_per_s),
             Bucket(config.blames_max / config.blame_window_s, config.blames_max),
+            Bucket(DIGESTS / config.digest_every_s, 2 * DIGESTS),
+            Bucket(config.repeats_per_s, config.repeats_max),
         )
         self._links[peer] = link
         return link

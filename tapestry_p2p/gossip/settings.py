@@ -52,7 +52,7 @@ class Settings:
     retry_s: float = 0.5  # first wait after a failed fetch; doubles
     retry_max_s: float = 30.0
     dial_retry_s: float = 1.0
-    dial_retry_max_s: float = 30.0  # who is back is noticed so late at most; lower dials the gone more
+    dial_retry_max_s: float = 30.0  # who is back is noticed so late at most; lower dials more
     dial_timeout_s: float = 30.0
     dial_patience_s: float = 4.0  # how long the higher key waits for the lower one to dial
     profile_every_s: float = 600.0
@@ -69,6 +69,8 @@ class Settings:
     strays_max: int = 8  # connections kept to members that are no neighbours
     messages_per_s: float = 64.0  # per peer, burst of 8 seconds' worth
     bytes_per_s: float = 1_048_576.0  # per peer, burst of 8 seconds' worth
+    repeats_per_s: float = 16.0  # frames of a peer that hold nothing new; more of them is a fault
+    repeats_max: float = 512.0  # ... that may come at once
     blames_max: int = 8  # rejects per peer and blame_window_s before it is dropped
     blame_window_s: float = 600.0
     shunned_s: float = 60.0  # an author of malformed content is left alone so long; doubles

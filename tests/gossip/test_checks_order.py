@@ -4,12 +4,14 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from gossip_kit import NETWORK, Author, Bench, key, only, root_of
+from gossip_kit import NETWORK, Author, Bench, key, only, root_of, sent
 
-from tapestry_p2p.gossip.effects import Drop
+from tapestry_p2p.gossip.effects import Drop, Send
 from tapestry_p2p.gossip.events import Connected, Message
 from tapestry_p2p.gossip.header import SignedHeader
-from tapestry_p2p.gossip.messages import Heads, Hello, Members, encode_hello, encode_sync
+from tapestry_p2p.gossip.messages import HELLO, Heads, Hello, Members, encode_hello, encode_sync
+
+OTHER = key(500).public_key
 
 
 def _followed(count: int = 40) -> tuple[Bench, Author]:
@@ -36,6 +38,54 @@ def test_replay_costs_no_signature_check_and_no_memory() -> None:
     assert bench.verifies == before
     assert bench.protocol.statistics()["tables"] == size
     assert bench.count("ignore", "stale") + bench.count("ignore", "duplicate") == 120
+
+
+def test_a_peer_that_says_nothing_new_for_long_is_dropped_and_an_honest_one_is_not() -> None:
+    """Each frame costs little; a hundred a second are a twentieth of a core."""
+    bench, author = _followed(40)
+    frames = [author.log[start : start + 8] for start in range(0, 40, 8)]
+    bench.connect(OTHER)
+    in_vain = 0
+    while not (drops := only(bench.heads(OTHER, *frames[in_vain % 5]), Drop)):
+        in_vain += 1
+        bench.now += 0.01
+    assert [(drop.reason, drop.fault) for drop in drops] == [("too_many_rejects", True)]
+    assert 512 <= in_vain <= 700
+    assert bench.protocol.is_barred(OTHER, bench.now)
+    for _ in range(1000):  # what two peers say at once comes twice
+        new = author.difference()
+        bench.now += 0.1
+        bench.obey(bench.heads(author.key, new))
+        assert not only(bench.heads(author.key, new), Drop)
+    assert bench.count("reject", "repeats") == 8
+
+
+def test_digests_are_answered_as_often_as_honest_peers_send_them() -> None:
+    """One of 60 bytes can ask for all that we hold."""
+    bench, _ = _followed(4)
+    bench.connect(OTHER)
+    answers = 0
+    for _ in range(600):  # ten a second
+        bench.now += 0.1
+        answers += bool(only(bench.digest(OTHER), Send))
+    assert 4 * 60 / bench.settings.digest_every_s <= answers + 8 <= 80
+    assert bench.count("ignore", "digest_too_soon") == 600 - bench.count("accept", "digest")
+    for _ in range(60):
+        bench.now += bench.settings.digest_every_s / 4
+        assert only(bench.digest(OTHER), Send)
+
+
+def test_a_hello_again_and_again_is_heard_and_not_always_answered() -> None:
+    bench, _ = _followed(4)
+    bench.step(Connected(OTHER, bench.now))
+    answers = 0
+    for _ in range(100):
+        hello = encode_hello(Hello(NETWORK, 1, (), (), True))
+        bench.now += 0.05
+        effects = bench.step(Message(OTHER, HELLO, hello, bench.now))
+        answers += any(isinstance(frame, Hello) for frame in sent(effects, OTHER))
+    assert 8 <= answers <= 14
+    assert OTHER in bench.protocol.greeted()
 
 
 def test_forged_signatures_on_stale_entries_are_not_even_looked_at() -> None:
