@@ -121,16 +121,7 @@ class Node:
             manifest.network_id,
             dump_manifest(manifest).encode(),
         )
-        self.fetcher = Fetcher(
-            self.transport.connections,
-            self.copies,
-            manifest.schema.parameters,
-            manifest.limits.norm_max,
-            manifest.limits.chunk_bytes_max,
-            TransportError,
-            lambda author: author in self.protocol.followed(),
-            self.protocol.read_adoption,
-        )
+        self.fetcher = self._make_fetcher()
         self._events_in, self._events_out = trio.open_memory_channel[ev.Event](EVENTS_MAX)
         self._effects = trio.Lock()
         self.awake = Awake()
@@ -157,6 +148,18 @@ class Node:
         self.trainer = make_trainer(self) if make_trainer else None
 
     # -- life
+
+    def _make_fetcher(self) -> Fetcher:
+        return Fetcher(
+            self.transport.connections,
+            self.copies,
+            self.manifest.schema.parameters,
+            self.manifest.limits.norm_max,
+            self.manifest.limits.chunk_bytes_max,
+            TransportError,
+            lambda author: author in self.protocol.followed(),
+            self.protocol.read_adoption,
+        )
 
     def _make_protocol(self, recovered: Recovered) -> Protocol:
         m = self.manifest
