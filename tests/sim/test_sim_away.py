@@ -27,7 +27,7 @@ def test_everybody_is_away_for_weeks_and_then_they_go_on(seed: int) -> None:
     for n, member in enumerate(cluster.members):  # one after the other, over a minute
         cluster.world.after(WEEKS_3 + 15.0 * n, member.start)
     cluster.run(WEEKS_3 + 120.0)
-    assert all(member.is_up for member in cluster.members)
+    assert all(member.is_up() for member in cluster.members)
     assert cluster.distance() < max(0.1, before)
     assert all(m.rounds > r + 20 for m, r in zip(cluster.members, rounds, strict=True))
     settle(cluster)
