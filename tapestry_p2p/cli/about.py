@@ -7,12 +7,17 @@ from tapestry_p2p.cli.output import show
 
 
 def version() -> None:
-    """Show the version."""
+    """Show the version.
+
+    Example: tapestry version
+    """
     print(f"tapestry {__version__}")
 
 
 def id_(*, json: bool = False) -> None:
     """Show this member's public name, its peer id. It is derived from the key and no secret.
+
+    Example: tapestry id --json
 
     Parameters
     ----------
@@ -29,6 +34,8 @@ def id_(*, json: bool = False) -> None:
 
 def paths(*, json: bool = False) -> None:
     """Show where this member's files lie ($TAPESTRY_HOME puts all of them in one folder).
+
+    Example: tapestry paths
 
     Parameters
     ----------

@@ -67,6 +67,7 @@ def pages() -> dict[str, str]:
     from tapestry_p2p.cli.main import VERBS, make_app
 
     reference = make_app(in_full=None).generate_docs()
+    reference = reference.replace(" -m tapestry_p2p", "")  # how this process was started
     parts = _VERB.split(reference)[1:]  # name, text, name, text, ...
     by_verb = dict(zip(parts[::2], parts[1::2], strict=True))
     found = {}

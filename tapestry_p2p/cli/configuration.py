@@ -6,7 +6,7 @@ from tapestry_p2p.cli.output import say, show
 
 app = App(
     name="config",
-    help="Check or show the configuration.",
+    help="Check or show the configuration.\n\nExample: tapestry config check",
     default_parameter=Parameter(negative=()),
 )
 
@@ -14,6 +14,8 @@ app = App(
 @app.command
 def check(*, json: bool = False) -> None:
     """Read the manifest, the configuration and the key, and look whether the data is there.
+
+    Example: tapestry config check
 
     Parameters
     ----------
@@ -50,6 +52,8 @@ def check(*, json: bool = False) -> None:
 def show_(*, origin: bool = False, json: bool = False) -> None:
     """Show the configuration in force: the file's, and what the environment overrides.
 
+    Example: tapestry config show --origin
+
     Parameters
     ----------
     origin
@@ -77,7 +81,10 @@ def show_(*, origin: bool = False, json: bool = False) -> None:
 
 @app.command
 def example() -> None:
-    """Show a configuration with every key, its meaning and its default."""
+    """Show a configuration with every key, its meaning and its default.
+
+    Example: tapestry config example > tapestry.toml
+    """
     from tapestry_p2p.daemon.config import Config, dump_config
 
     say(*dump_config(Config()).splitlines())

@@ -15,7 +15,7 @@ from tapestry_p2p.errors import FAILURE, REFUSED, USAGE, TapestryError
 
 app = App(
     name="data",
-    help="Get texts or pictures to train on.",
+    help="Get texts or pictures to train on.\n\nExample: tapestry data udhr --out texts",
     default_parameter=Parameter(negative=()),
 )
 
@@ -23,6 +23,8 @@ app = App(
 @app.command(name="list")
 def list_(*, json: bool = False) -> None:
     """List what can be had.
+
+    Example: tapestry data list
 
     Parameters
     ----------
@@ -46,6 +48,8 @@ def list_(*, json: bool = False) -> None:
 def udhr_(*, languages: str = "", out: Path) -> None:
     """Write the Declaration of Human Rights, one file for each language.
 
+    Example: tapestry data udhr --languages fra,swh --out texts
+
     Parameters
     ----------
     languages
@@ -68,6 +72,8 @@ def udhr_(*, languages: str = "", out: Path) -> None:
 def debian(*, languages: str, out: Path) -> None:
     """Fetch the help of LibreOffice with apt-get, clean it, and write a file for each language.
 
+    Example: tapestry data debian --languages de,fr --out texts
+
     Parameters
     ----------
     languages
@@ -88,6 +94,8 @@ def debian(*, languages: str, out: Path) -> None:
 @app.command
 def fashion(*, out: Path) -> None:
     """Fetch Fashion-MNIST with apt-get and write its four files, for the task `fashion`.
+
+    Example: tapestry data fashion --out pictures
 
     Parameters
     ----------

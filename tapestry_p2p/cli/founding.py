@@ -33,6 +33,8 @@ def init(
 ) -> None:
     """Make a key, and found a network of your own. Nothing that exists is overwritten.
 
+    Example: tapestry init --name Ana --data my-texts --languages fr
+
     Parameters
     ----------
     name

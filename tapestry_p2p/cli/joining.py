@@ -33,6 +33,8 @@ def join(
 ) -> None:
     """Join a network by an invite link. Nothing that exists is overwritten.
 
+    Example: tapestry join 'tapestry:...' --name Bo --data my-texts
+
     Parameters
     ----------
     link

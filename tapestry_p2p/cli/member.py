@@ -34,7 +34,10 @@ def run(*, apart: bool = False) -> int:
 
 
 def stop() -> int:
-    """Tell the running member to save and end."""
+    """Tell the running member to save and end.
+
+    Example: tapestry stop
+    """
     ask(find_paths().control_socket, {"do": "stop"})
     return OK
 
@@ -43,13 +46,18 @@ def pause() -> int:
     """Let the running member train no more, until `resume`; it stays in the network.
 
     Its trainer saves and ends: memory and cores are free. Also after a restart.
+
+    Example: tapestry pause
     """
     ask(find_paths().control_socket, {"do": "pause"})
     return OK
 
 
 def resume() -> int:
-    """Let the running member train again."""
+    """Let the running member train again.
+
+    Example: tapestry resume
+    """
     reasons = ask(find_paths().control_socket, {"do": "resume"})["paused"]
     if reasons:
         note(f"still paused: {', '.join(reasons.values())} (see [budget] in tapestry.toml)")
@@ -60,6 +68,8 @@ def status(*, json: bool = False) -> int:
     """Show what the running member does.
 
     Exit status 0 if it works, 3 if none runs, 4 if it is not ready or degraded.
+
+    Example: tapestry status --json
 
     Parameters
     ----------
@@ -104,6 +114,8 @@ def _status_lines(found: dict[str, Any]) -> list[str]:
 def peers(*, json: bool = False) -> int:
     """Show the other members and how each is treated.
 
+    Example: tapestry peers
+
     Parameters
     ----------
     json
@@ -136,6 +148,8 @@ def _peer_line(row: dict[str, Any]) -> str:
 
 def invite(*, json: bool = False) -> int:
     """Print a link by which others can join the network.
+
+    Example: tapestry invite
 
     Parameters
     ----------

@@ -175,6 +175,8 @@ def demo(
 
     Ends by itself, with a verdict and a picture.
 
+    Example: tapestry demo --out /tmp/demo
+
     Parameters
     ----------
     out

@@ -15,7 +15,9 @@ from cyclopts import App
 from tapestry_p2p.daemon.paths import SERVICE_NAME
 from tapestry_p2p.errors import FAILURE, USAGE, TapestryError
 
-app = App(name="service", help="Run this member by systemd.")
+app = App(
+    name="service", help="Run this member by systemd.\n\nExample: tapestry service install --user"
+)
 
 PYTHON = "/opt/tapestry/.venv/bin/python"  # as the units have it
 NODE, TRAINER, USER, GPU = (
@@ -38,6 +40,8 @@ def unit(name: str, python: str = PYTHON) -> str:
 def print_(*, user: bool = False) -> int:
     """Print the units, for the Python that runs this.
 
+    Example: tapestry service print --user
+
     Parameters
     ----------
     user
@@ -58,6 +62,8 @@ def install(
     root: Path = Path("/"),
 ) -> int:
     """Write the units, and say what to do next. Starts nothing.
+
+    Example: tapestry service install --user
 
     Example: sudo tapestry service install ana --data /srv/texts
 

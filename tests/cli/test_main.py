@@ -35,9 +35,11 @@ def test_no_words_show_the_help(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize("verb", ALL_VERBS)
-def test_every_verb_has_help(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_verb_has_help_with_an_example(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main([verb, "--help"]) == OK
-    assert "Usage: tapestry" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "Usage: tapestry" in said
+    assert f"Example: tapestry {verb}" in said
 
 
 @pytest.mark.parametrize(
