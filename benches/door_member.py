@@ -141,7 +141,8 @@ class Bulk:
             await connection.fetch(leaves, 1 << 20)
             for index in range(4 * PARAMETERS // FRAME_BYTES):
                 frame = FrameRequest(author, 0, self._root, index, 0, FRAME_BYTES)
-                _, body = await connection.fetch(encode_request(frame), FRAME_BYTES)
+                async with self._node.fetcher.download.asking_for(FRAME_BYTES):
+                    _, body = await connection.fetch(encode_request(frame), FRAME_BYTES)
                 self.got[name] += len(body)
 
     async def _talk(self, connection: Connection) -> None:

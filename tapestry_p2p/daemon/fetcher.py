@@ -14,6 +14,7 @@ import trio
 
 from tapestry_p2p.daemon.copies import Copies, Followed, copy_root
 from tapestry_p2p.daemon.patience import Patience
+from tapestry_p2p.daemon.rates import Pacer
 from tapestry_p2p.gossip.adoption import Reference
 from tapestry_p2p.gossip.canonical import Malformed
 from tapestry_p2p.gossip.fetch import (
@@ -73,6 +74,7 @@ class Fetcher:
     read_adoption: Callable[[bytes, bytes], tuple[Reference, ...]]
     mixing: trio.Lock = field(default_factory=trio.Lock)
     patience: Patience = field(default_factory=Patience)
+    download: Pacer = field(default_factory=Pacer)  # what it keeps waiting is no peer's fault
     _turns: dict[bytes, trio.Lock] = field(default_factory=dict)
     fetched: dict[str, int] = field(default_factory=lambda: {"entries": 0, "copies": 0})  # bytes
 
@@ -257,7 +259,7 @@ class Fetcher:
         self, source: bytes, connection: Source, request: bytes, length: int
     ) -> tuple[bytes, bytes]:
         """One question and its answer, within the time that this source's answers take."""
-        async with self._turn(source):
+        async with self._turn(source), self.download.asking_for(length):
             began = trio.current_time()
             try:
                 with trio.fail_after(self.patience.allowed_s(source, length)):

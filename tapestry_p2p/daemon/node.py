@@ -159,6 +159,7 @@ class Node:
             TransportError,
             lambda author: author in self.protocol.followed(),
             self.protocol.read_adoption,
+            download=self.transport.paces.download,
         )
 
     def _make_protocol(self, recovered: Recovered) -> Protocol:

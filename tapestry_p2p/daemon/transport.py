@@ -137,7 +137,7 @@ class Connection:
 
         TransportError if the connection fails or the peer makes no progress for ``STALL_S``.
         """
-        async with self._turn, self.raw.paces.download.asking_for(body_bytes_max):
+        async with self._turn:
             try:
                 return await self._exchange(request, body_bytes_max)
             except TransportError:

@@ -17,6 +17,7 @@ from tapestry_p2p.daemon.patience import (
     Patience,
     handshake_s,
 )
+from tapestry_p2p.daemon.rates import Pacer
 
 FRAME = 256 * 1024
 PEER = b"p" * 32
@@ -106,6 +107,7 @@ async def test_questions_that_wait_for_one_another_are_not_late() -> None:
 
     fetcher = Fetcher.__new__(Fetcher)
     fetcher.patience, fetcher._turns, fetcher.unreachable = Patience(), {}, OSError
+    fetcher.download = Pacer()
     fetcher.patience.took(PEER, 100, 0.01)
     slow, answers = Slow(), []
 

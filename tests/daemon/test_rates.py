@@ -5,11 +5,14 @@ from contextlib import asynccontextmanager
 
 import pytest
 import trio
-from daemon_kit import in_mock_time, in_trio
+from daemon_kit import NETWORK, D, in_mock_time, in_trio
 from test_yamux import KEYS, sockets
 from transport_kit import peers
 
 from tapestry_p2p.daemon import transport
+from tapestry_p2p.daemon.copies import Copies
+from tapestry_p2p.daemon.fetcher import Fetcher
+from tapestry_p2p.daemon.patience import FLOOR_S
 from tapestry_p2p.daemon.quantities import format_size, parse_rate, parse_size
 from tapestry_p2p.daemon.rates import (
     BURST_S,
@@ -21,6 +24,9 @@ from tapestry_p2p.daemon.rates import (
 )
 from tapestry_p2p.daemon.sealed import SealedSocket
 from tapestry_p2p.daemon.yamux import Mux, Stream
+from tapestry_p2p.gossip.adoption import Reference
+from tapestry_p2p.gossip.canonical import Malformed
+from tapestry_p2p.gossip.fetch import ChunkRequest, FetchResponse, encode_response
 
 RATE = 40_000.0
 
@@ -265,18 +271,36 @@ async def test_whom_we_ourselves_keep_waiting_is_not_cut(monkeypatch: pytest.Mon
         assert slow.lists(asks)
 
 
-@in_trio
-async def test_requests_wait_for_the_download(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def serve(peer: bytes, request: bytes) -> tuple[bytes, bytes]:
-        await trio.lowlevel.checkpoint()
-        return b"ok", bytes(10_000)
+@in_mock_time
+async def test_requests_wait_for_the_download_and_no_peer_is_taken_for_slow() -> None:
+    """Sixteen at once, of which the last waits half a minute for us: each has its full time."""
+    body, pacer = 80_000, Pacer(RATE)
+    asked: list[float] = []
 
-    async with peers(1, 2) as (holder, asks):
-        holder.serve_with = serve
-        await holder.dials(asks)
-        asks.transport.paces.download.rate = RATE
-        began = trio.current_time()
-        for _ in range(8):
-            await asks.at(holder).fetch(b"", 10_000)
-        took = trio.current_time() - began
-        assert 0.6 <= took <= 3.0  # 80 kB less what was saved, at 40 kB/s
+    class Quick:
+        async def fetch(self, _request: bytes, most: int) -> tuple[bytes, bytes]:
+            asked.append(trio.current_time())
+            pacer.charge(most)
+            await trio.sleep(0.01)
+            return encode_response(FetchResponse("ok", most, most)), bytes(most)
+
+    sources = {bytes([number]) * 32: Quick() for number in range(16)}
+    copies = Copies(bytes(32), bytes(32), NETWORK, b"")
+    fetcher = Fetcher(
+        sources, copies, D, 1e9, 1 << 18, OSError, lambda _: True, _no_adoption, download=pacer
+    )
+    for source in sources:  # on an idle line they were quick
+        fetcher.patience.took(source, body, 0.01)
+    async with trio.open_nursery() as nursery:
+        for source in sources:
+            nursery.start_soon(fetcher._ask, source, ChunkRequest(bytes(32), 0, body), body)
+    took = trio.current_time()
+    total = len(sources) * wire_bytes(body)
+    assert (total - 2 * wire_bytes(body)) / RATE - BURST_S <= took <= total / RATE + 1
+    assert took > 2 * FLOOR_S
+    assert len(asked) == len(sources)
+    assert all(fetcher.patience.allowed_s(source, body) == FLOOR_S for source in sources)
+
+
+def _no_adoption(payload: bytes, author: bytes) -> tuple[Reference, ...]:
+    raise Malformed("not asked")
