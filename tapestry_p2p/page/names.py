@@ -16,6 +16,7 @@ _ALIKE = str.maketrans(
     "асеорхуіјѕԁһԛԝкмтвнгɑαοιυνρτκηχ013569|lı!",
     "aceopxyijsdhqwkmtbhraaoiuvptknxoiesbgiiii",
 )
+_CAPITALS = str.maketrans("ΑΒΕΖΗΙΚΜΝΟΡΤΥΧ", "ABEZHIKMNOPTYX")  # unlike their small letters
 _BLANK = {"ᅟ", "ᅠ", "ㅤ", "ﾠ", "⠀"}  # letters and signs that show nothing
 
 
@@ -44,7 +45,7 @@ def short(peer_id: object) -> str:
 
 def skeleton(name: str) -> str:
     """What a hasty eye sees: equal for names that look alike."""
-    text = unicodedata.normalize("NFKD", clean(name)).casefold()
+    text = unicodedata.normalize("NFKD", clean(name)).translate(_CAPITALS).casefold()
     text = "".join(c for c in text if unicodedata.category(c)[0] in "LN" or c in "|!")
     return text.translate(_ALIKE).replace("rn", "m").replace("vv", "w")
 
