@@ -131,6 +131,7 @@ class Control:
             "uptime_s": round(trio.current_time() - node.started_at, 1),
             "round": node.rounds.round,
             "rounds": node.options.rounds,
+            "inner_steps": node.rounds.tempo.steps,
             "finished": node.rounds.finished.is_set(),
             "settled": node.settled,
             "seq": own.seq if own else -1,

@@ -193,8 +193,9 @@ class Trainer:
     def renew(self) -> None:
         """End this life; the next begins at once, from what ``begin`` says. What comes is void."""
         self.life += 1
-        self._dismissed = self._sock is not None
-        self._serving.deadline = trio.current_time()
+        if self._sock is not None:
+            self._dismissed = True
+            self._serving.deadline = trio.current_time()
 
     def release(self) -> None:
         """Train again."""
