@@ -36,6 +36,10 @@ def rollback(*, rounds: int = 0, json: bool = False) -> int:
     try:
         asked = {"do": "rollback", "rounds": rounds}
         found: dict[str, Any] = ask(paths.control_socket, asked, WAIT_S)
+        if "under_way" in found:
+            line = f"it is being done, from round {found['round']}; `tapestry log` tells when it is"
+            show(found, as_json=json, lines=[line])
+            return OK
         how = f"entry {found['seq']} states it, followers take it whole"
     except TapestryError as error:
         if error.exit_code != NO_DAEMON:

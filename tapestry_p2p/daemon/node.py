@@ -58,6 +58,7 @@ log = logging.getLogger("tapestry.node")
 
 TICK_S = 0.25
 DIGEST_EVERY_S = 15.0  # heads are pushed; this heals what was missed, at some 400 bytes a peer
+ANSWER_S = 8.0  # whoever asks over the control socket is answered within ten
 FETCH_LEAST_S = 120.0  # for a fetch; a whole copy may come by the slowest link that is any use
 SAVE_S = 2.0  # for saving at the end; what is not saved then is replayed from the log
 COPIES_EVERY_S = 30.0
@@ -252,7 +253,8 @@ class Node:
     async def roll_back(self, back: int) -> dict[str, int]:
         """Take up our own state of ``back`` rounds ago; see Rounds.roll_back.
 
-        Done to its end even if whoever asked for it does not wait.
+        Done to its end even if whoever asked for it does not wait. A large model on a slow disk
+        takes long: then only the round is told, and that it is under way.
         """
         assert self._nursery is not None
         done, told = trio.Event(), dict[str, int]()
@@ -266,10 +268,11 @@ class Node:
             done.set()
 
         self._nursery.start_soon(work)
-        await done.wait()
+        with trio.move_on_after(ANSWER_S):
+            await done.wait()
         if refused:
             raise refused[0]
-        return told
+        return told or {"round": self.rounds.round, "under_way": 1}
 
     async def _end(self) -> None:
         with trio.move_on_after(STOP_S + 0.2):

@@ -10,6 +10,7 @@ import trio
 from daemon_kit import Author, in_trio, make_manifest, make_node, same, vector
 
 from tapestry_p2p.cli.main import main
+from tapestry_p2p.daemon import node as module
 from tapestry_p2p.daemon.copies import copy_root
 from tapestry_p2p.daemon.manifest import dump_manifest
 from tapestry_p2p.daemon.past import FILES_MAX, NEWEST, Kept, Past, worth_keeping
@@ -214,6 +215,27 @@ async def test_a_running_member_states_it_at_once_and_can_go_back_once_more(stor
     headers = [decode_signed(signed).header for signed in peek_entries(store.directory)]
     assert [header.seq for header in headers] == list(range(len(headers)))
     assert len({header.incarnation for header in headers[-2:]}) == 2
+
+
+@in_trio
+async def test_whoever_cannot_wait_for_it_is_told_so_and_it_is_done_all_the_same(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lived(store, 9)
+    monkeypatch.setattr(module, "ANSWER_S", 0.01)
+    async with trio.open_nursery() as nursery:
+        node = make_node(MANIFEST, store)
+        await nursery.start(node.run)
+        node.copies.set_genesis(vector())
+        await node.rounds.settle_stream()
+        while node.voice.is_silent():
+            await trio.sleep(0.01)
+        async with node.rounds.speaking:  # a save, say
+            told = await node.roll_back(3)
+        assert told == {"round": 9, "under_way": 1}
+        while RESUME not in kinds(store):
+            await trio.sleep(0.01)
+        node.stop()
 
 
 @in_trio
