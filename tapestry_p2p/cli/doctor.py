@@ -15,7 +15,7 @@ from tapestry_p2p.daemon.examine import NOTE, PROBLEM, Finding
 from tapestry_p2p.daemon.manifest import Manifest, load_manifest
 from tapestry_p2p.daemon.paths import Paths, find_paths
 from tapestry_p2p.daemon.store import Store
-from tapestry_p2p.daemon.upgrade import found_format
+from tapestry_p2p.daemon.upgrade import FORMAT, found_format
 from tapestry_p2p.errors import FAILURE, NOT_READY, OK, TEMPORARY, TapestryError
 
 ASK_S = 5.0
@@ -110,7 +110,9 @@ def _files(
 
 def _store(paths: Paths, manifest: Manifest | None, runs: bool, repair: bool) -> Iterator[Finding]:
     folder = paths.state / "store"
-    if runs or manifest is None or not found_format(folder):
+    found = found_format(folder)
+    older = 0 < found < FORMAT and not repair  # to open it is to bring it up
+    if runs or manifest is None or not found or older:
         yield from examine.examine(folder)
         if runs:
             yield Finding("lock", examine.OK, "held by the running member")

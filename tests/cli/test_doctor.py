@@ -151,6 +151,16 @@ def test_after_a_repair_the_member_starts_from_what_is_whole(
     assert of(found, "replay")["verdict"] == OK
 
 
+def test_an_older_store_is_looked_at_and_not_brought_up(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = home / "state" / "store"
+    (store / "format").unlink()
+    _, found = told(capsys)
+    assert (of(found, "format")["verdict"], of(found, "format")["words"][:8]) == (NOTE, "format 1")
+    assert not (store / "format").exists()
+
+
 def test_a_forged_entry_and_a_gap_are_found(tmp_path: Path) -> None:
     author, store = Author(1), Store(tmp_path, RING)
     entries = [author.write() for _ in range(4)]
