@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 from tapestry_p2p.gossip.merkle import merkle_root
 from tapestry_p2p.mix.adoption import coordinate_median
-from tapestry_p2p.mix.codec import Vector
+from tapestry_p2p.mix.codec import CodecError, Vector, decode, payload_norm
 from tapestry_p2p.mix.copy import PublicCopy, vector_of
 
 NORM_MAX = 1e6  # of a difference or a copy, as a manifest limits it
@@ -70,7 +70,7 @@ class Vault:
 
     def _added(self, base: Point, codec: str, payload: bytes) -> Point:
         public = PublicCopy(base.vector)
-        public.advance(codec, payload, NORM_MAX)
+        public.add(_decoded(codec, payload, len(public)))  # the same bits as `advance`
         return Point(public)
 
     def _recall(self, key: tuple[bytes, ...]) -> Point | None:
@@ -84,3 +84,11 @@ class Vault:
         while len(self._points) > self._kept:
             self._points.popitem(last=False)
         return point
+
+
+@lru_cache(2048)  # who only publishes takes its payloads in turn
+def _decoded(codec: str, payload: bytes, d: int) -> Vector:
+    """The difference in a payload, float32[d]; CodecError if it is malformed or too long."""
+    if payload_norm(codec, payload, d) > NORM_MAX:
+        raise CodecError("the difference is longer than the manifest allows")
+    return decode(codec, payload, d)
