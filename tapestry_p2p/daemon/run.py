@@ -15,6 +15,7 @@ from random import Random
 from typing import Any
 
 import trio
+from msgspec.structs import replace
 
 from tapestry_p2p import crash
 from tapestry_p2p.daemon import control, logs, scrape, service
@@ -31,6 +32,7 @@ from tapestry_p2p.daemon.paths import Paths
 from tapestry_p2p.daemon.pauses import Sight, Watcher, look, watch_disk, watch_machine
 from tapestry_p2p.daemon.promise import watch
 from tapestry_p2p.daemon.quantities import parse_rate, parse_size
+from tapestry_p2p.daemon.rates import Paces
 from tapestry_p2p.daemon.recovery import Recovered, recover
 from tapestry_p2p.daemon.status import Control
 from tapestry_p2p.daemon.store import Store
@@ -215,7 +217,7 @@ async def _accompany(node: Node, config: Config, paths: Paths, attack: str) -> N
     """Run the node, and beside it whatever serves its operator; until it ends."""
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_obey_signals, node)
-        nursery.start_soon(service.obey_reload, Reload(paths, config))
+        nursery.start_soon(service.obey_reload, Reload(paths, config, node.transport.paces))
         operator = Control(node)
         await nursery.start(control.serve, paths.control_socket, operator.answer)
         nursery.start_soon(operator.metrics.watch)
@@ -269,10 +271,10 @@ def memory_of(node: Node) -> Callable[[], tuple[float, float]]:
 
 
 class Reload:
-    """Read tapestry.toml again: the log's level changes at once, all else at the next start."""
+    """Read tapestry.toml again: the log's level and the rates change at once, all else later."""
 
-    def __init__(self, paths: Paths, config: Config) -> None:
-        self._paths, self._config = paths, config
+    def __init__(self, paths: Paths, config: Config, paces: Paces) -> None:
+        self._paths, self._config, self._paces = paths, config, paces
 
     def __call__(self) -> None:
         """Do it; a file that is wrong changes nothing."""
@@ -282,12 +284,21 @@ class Reload:
             log.error("not reloaded: %s", error.message)
             return
         set_level(config)
-        later = [
-            name
-            for name in Config.__struct_fields__
-            if name != "log" and getattr(config, name) != getattr(self._config, name)
-        ]
+        self._paces.upload.rate = parse_rate(config.budget.upload)
+        self._paces.download.rate = parse_rate(config.budget.download)
+        later = changed_later(self._config, config)
         log.info("reloaded%s", f"; at the next start: {', '.join(later)}" if later else "")
+
+
+def changed_later(old: Config, new: Config) -> list[str]:
+    """Sections in which something else changed than what changes at once."""
+    level, upload, download = new.log.level, new.budget.upload, new.budget.download
+    old = replace(
+        old,
+        log=replace(old.log, level=level),
+        budget=replace(old.budget, upload=upload, download=download),
+    )
+    return [name for name in Config.__struct_fields__ if getattr(old, name) != getattr(new, name)]
 
 
 def set_level(config: Config) -> None:

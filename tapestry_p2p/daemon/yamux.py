@@ -383,7 +383,8 @@ class Mux:
         """How many bytes may be sent now, and from which queues; frames of control always may."""
         upload, talk = self._upload, (self._urgent, self._bulk)
         if not upload.rate:
-            return self._batch_bytes, talk
+            upload.leave(self)  # the limit may have been lifted while somebody waited
+            return self._batch_bytes, (*talk, self._paced)
         most = min(self._batch_bytes, upload.quantum)
         if self._paced:
             upload.line_up(self, self._nudge)

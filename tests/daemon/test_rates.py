@@ -6,10 +6,12 @@ from contextlib import asynccontextmanager
 import pytest
 import trio
 from daemon_kit import NETWORK, D, in_mock_time, in_trio
+from msgspec.structs import replace
 from test_yamux import KEYS, sockets
 from transport_kit import peers
 
 from tapestry_p2p.daemon import transport
+from tapestry_p2p.daemon.config import Budget, Config, Log, Member
 from tapestry_p2p.daemon.copies import Copies
 from tapestry_p2p.daemon.fetcher import Fetcher
 from tapestry_p2p.daemon.patience import FLOOR_S
@@ -22,6 +24,7 @@ from tapestry_p2p.daemon.rates import (
     Pacer,
     wire_bytes,
 )
+from tapestry_p2p.daemon.run import changed_later
 from tapestry_p2p.daemon.sealed import SealedSocket
 from tapestry_p2p.daemon.yamux import Mux, Stream
 from tapestry_p2p.gossip.adoption import Reference
@@ -247,6 +250,35 @@ async def test_bulk_of_all_connections_is_paced_and_small_talk_passes_it() -> No
     assert min(each) >= 0.6 * max(each)
     assert worst < 0.5
     assert pacer.waiting == 0
+
+
+@in_trio
+async def test_a_limit_that_is_lifted_keeps_nobody_waiting() -> None:
+    pacer = Pacer(RATE)
+    async with (
+        metered_pair(pacer) as (one, other),
+        metered_pair(pacer) as (two, another),
+        trio.open_nursery() as nursery,
+    ):
+        heard = []
+        for mux, end in ((one, other), (two, another)):
+            bulk = await mux.open_stream()
+            bulk.paced = True
+            nursery.start_soon(bulk.write, bytes(4_000_000))
+            heard.append(await end.accept_stream())
+        await trio.sleep(0.3)
+        pacer.rate = 0.0
+        for stream in heard:
+            await stream.read_exactly(4_000_000)  # a hundred seconds' worth
+    assert pacer.waiting == 0
+
+
+def test_what_changes_at_the_next_start_is_told() -> None:
+    old = Config()
+    new = replace(old, log=Log(level="debug"), budget=Budget(upload="1 MB/s"))
+    assert changed_later(old, new) == []
+    new = replace(new, log=Log(format="json"), budget=Budget(threads=2), member=Member(name="x"))
+    assert changed_later(old, new) == ["member", "budget", "log"]
 
 
 @in_trio
