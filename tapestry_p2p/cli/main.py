@@ -31,6 +31,7 @@ VERBS: dict[str, tuple[Verb, ...]] = {
         ("join", "joining:join", "Join a network by an invite link."),
         ("config", "configuration:app", "Check or show the configuration."),
         ("data", "datasets:app", "Get texts to train on."),
+        ("new", "new:new", "Write a project with a model of your own."),
         ("retire", "retiring:retire", "End a stolen key for good, everywhere."),
         ("id", "about:id_", "Show this member's public name."),
         ("paths", "about:paths", "Show where this member's files lie."),
@@ -57,6 +58,7 @@ VERBS: dict[str, tuple[Verb, ...]] = {
     ),
     "A model taken away": (
         ("verify", "verify:verify", "Check an exported folder, without a network."),
+        ("import", "import_:import_", "Keep a verified one, to use it by its name."),
     ),
     "Else": (
         ("completions", "completions:completions", "Print a completion script for a shell."),

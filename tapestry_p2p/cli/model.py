@@ -14,7 +14,7 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from tapestry_p2p.cli.folder import CONFIG, INT8, MANIFEST, MODEL, digest_of, read_json
-from tapestry_p2p.cli.output import show
+from tapestry_p2p.cli.output import note, show
 from tapestry_p2p.daemon.ask import ask
 from tapestry_p2p.daemon.paths import find_paths
 from tapestry_p2p.errors import (
@@ -189,6 +189,9 @@ def offline(model: str, request: dict[str, Any], *, int8: bool, trust_code: bool
         raise TapestryError(f"the model's process ended: {said[:300]}", FAILURE) from error
     if "error" in found:
         raise TapestryError(str(found["error"]), int(found.get("exit_code", FAILURE)))
+    how = found.pop("isolation")
+    if not found.pop("isolated"):
+        note(f"the model's process: {how}")
     return found
 
 

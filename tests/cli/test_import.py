@@ -1,0 +1,111 @@
+"""`import` takes what holds, nothing else; `generate` and `eval` use a folder without a daemon."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from export_kit import ANA, EVE, TEXT, World
+
+from tapestry_p2p.cli import folder as f
+from tapestry_p2p.cli.main import main
+
+
+@pytest.fixture(scope="module")
+def world() -> World:
+    return World()
+
+
+@pytest.fixture(scope="module")
+def exported(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return world.export(tmp_path_factory.mktemp("exported") / "roses")
+
+
+def told(capsys: pytest.CaptureFixture[str], *words: str) -> dict[str, Any]:
+    capsys.readouterr()
+    assert main([*words, "--json"]) == 0
+    found: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return found
+
+
+def test_what_holds_is_kept_under_its_name(
+    exported: Path, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = told(capsys, "import", str(exported))
+    assert found["name"] == "roses"
+    assert found["member"] == ANA.peer_id
+    assert (home / "models" / "roses" / f.MODEL).read_bytes() == (exported / f.MODEL).read_bytes()
+    assert main(["import", str(exported)]) == 1
+    assert main(["import", str(exported), "--name", "more"]) == 0
+    assert sorted(path.name for path in (home / "models").iterdir()) == ["more", "roses"]
+
+
+@pytest.mark.parametrize("what", ["flip", "link", "other member"])
+def test_what_does_not_hold_is_refused(
+    what: str, exported: Path, tmp_path: Path, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = Path(shutil.copytree(exported, tmp_path / "model"))
+    words = ["--member", EVE.peer_id] if what == "other member" else []
+    if what == "flip":
+        with (folder / f.INT8).open("r+b") as file:
+            file.seek(-1, 2)
+            file.write(b"\x55")
+    elif what == "link":
+        (folder / "more").symlink_to("/etc/passwd")
+    assert main(["import", str(folder), *words]) == 6
+    assert list((home / "models").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "status"),
+    [
+        (["import", "/nowhere"], 1),
+        (["import", "/nowhere", "--name", "../up"], 2),
+        (["generate", "a", "--model", "unknown"], 78),
+        (["generate", "a", "--int8"], 2),
+        (["eval", "--data", "x.txt"], 2),
+        (["verify", "/nowhere"], 1),
+        (["export", "/proc/nowhere"], 1),
+        (["generate", "a"], 3),
+        (["eval"], 3),
+    ],
+)
+def test_exit_statuses(
+    words: list[str], status: int, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(words) == status
+    assert capsys.readouterr().err.count("\n") == (words[0] != "verify")
+
+
+def test_generate_and_eval_without_a_daemon(
+    exported: Path, tmp_path: Path, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, text = str(exported), tmp_path / "text.txt"
+    text.write_bytes(TEXT)
+    exact = told(capsys, "generate", "ring", "--model", model, "--bytes", "9")
+    small = told(capsys, "generate", "ring", "--model", model, "--bytes", "9", "--int8")
+    assert exact["text"]
+    assert small["weights_bytes"] < 0.5 * exact["weights_bytes"]
+    judged = [
+        told(capsys, "eval", "--model", model, "--data", str(text), *more)["bits_per_byte"]
+        for more in ([], ["--int8"])
+    ]
+    values = [next(iter(row.values())) for row in judged]
+    assert values[0] == pytest.approx(values[1], rel=0.01)
+    assert 5 < values[0] < 11
+    assert main(["eval", "--model", model]) == 78  # a language model needs texts
+    assert main(["generate", "a", "--model", model, "--bytes", "0"]) == 2
+
+
+def test_code_of_its_own_is_run_only_if_it_is_trusted(
+    exported: Path, tmp_path: Path, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = Path(shutil.copytree(exported, tmp_path / "model"))
+    (folder / "evil.py").write_text("open('/tmp/never', 'w')")
+    config = {**f.read_json(folder / f.CONFIG), "task": "evil.py:make", "task_digest": "00" * 32}
+    f.write_json(folder / f.CONFIG, config)
+    assert main(["generate", "a", "--model", str(folder)]) == 6
+    assert "--trust-code" in capsys.readouterr().err
+    assert main(["generate", "a", "--model", str(folder), "--trust-code"]) == 6
+    assert "is not the code" in capsys.readouterr().err
