@@ -1,6 +1,6 @@
 """Eight real members in network namespaces under faults of the world: do they learn as well?
 
-    python benches/chaos.py [--row NAME,...] [--seconds 90] [--quick] [--json]
+    python benches/chaos.py [--row NAME,...] [--seconds 90] [--quick] [--json] [--write-docs]
 
 Real nodes and trainers on the packaged texts, each member in a namespace of its own. Every row
 starts anew from the same keys and texts and does the same number of rounds (one a second where
@@ -42,10 +42,12 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benches.chaos_members import LOOK_S, Village
 from benches.chaos_net import Places, SkippedError, need_root
+from benches.robustness_docs import markdown, write_docs
 from tapestry_p2p.cli.testnet.homes import Prepared, prepare
 from tapestry_p2p.cli.testnet.plan import make_plan
 from tapestry_p2p.errors import TapestryError
 
+DOCS = Path(__file__).parents[1] / "docs" / "chaos.md"
 LANGUAGES = "eng,fra,spa,deu_1996"
 MODEL = {"layers": 1, "width": 32, "heads": 2, "context": 32, "batch_size": 8}  # 22,624 parameters
 INNER_STEPS = 10
@@ -348,6 +350,39 @@ def measure(names: list[str], size: Size, say: Callable[[str], None]) -> dict[st
     return {"size": asdict(size), "rows": rows, "runs": [asdict(r) for r in results.values()]}
 
 
+def markdown_table(rows: list[dict[str, Any]]) -> str:
+    """One line a row of the bench; what misses its bound is marked."""
+    columns = {
+        "rounds of the calm run's": "... of the calm run's rounds",
+        "held for dead": "living and held for dead, of looks",
+        "not connected": "living and not connected, of looks",
+        "entries behind": "entries that copies are behind, median",
+        "loss of the calm run's": "held-out loss, of the calm run's",
+        "together again after, s": "all together again after the faults, s",
+        "of the link": "share of the link while it draws copies",
+        "node fds, MB more": "node fds, more than before",
+        "": "node MB, more than before",
+    }
+    found = {(row["row"], row["what"]): row for row in rows}
+    lines = []
+    for name in dict.fromkeys(row["row"] for row in rows):
+        cells = [_cell(found.get((name, what))) for what in columns.values()]
+        happened = [
+            f"{row['figure']:.0f} {row['what'].removesuffix(' (must happen)')}"
+            for row in rows if row["row"] == name and row["what"].endswith("(must happen)")
+        ]  # fmt: skip
+        lines.append([name, *cells[:-2], ", ".join(cells[-2:]), ", ".join(happened)])
+    head = ["row", *list(columns)[:-1], "what happened"]
+    return "\n".join(markdown(head, lines))
+
+
+def _cell(row: dict[str, Any] | None) -> str:
+    if row is None:
+        return ""
+    text = f"{row['figure']:.3g}"
+    return text if row["reached"] else f"**{text}**"
+
+
 def line(row: dict[str, Any]) -> str:
     """One figure as text."""
     if row["bound"] is None:
@@ -364,6 +399,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=Size.seconds)
     parser.add_argument("--quick", action="store_true", help="three members, some seconds")
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--write-docs", action="store_true", help=f"the table into {DOCS.name}")
     options = parser.parse_args()
     names = options.row.split(",")
     if unknown := [name for name in names if name not in ROWS]:
@@ -377,6 +413,8 @@ def main() -> None:
         sys.exit(f"SKIPPED: {error}")
     except TapestryError as error:
         sys.exit(error.message)
+    if options.write_docs:
+        write_docs(DOCS, "chaos", markdown_table(found["rows"]))
     if options.json:
         print(json.dumps(found, indent=1))
     sys.exit(0 if all(row["reached"] for row in found["rows"]) else 1)

@@ -1,6 +1,6 @@
 """Thirty simulated days of sixteen members with churn: does any table of the protocol grow?
 
-    python benches/month.py [--days 30] [--members 16] [--seed 0] [--control] [--json]
+    python benches/month.py [--days 30] [--members 16] [--control] [--json] [--write-docs]
 
 The production protocol and mixing in virtual time, stand-in signatures, rounds of ten minutes, a
 tick every 20 s. Six members stay for good; ten places are taken by others, each for three days
@@ -32,6 +32,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from benches.robustness_docs import write_docs
 from benches.soak import BLOCKS, slope
 from tapestry_p2p.gossip.header import Header, SignedHeader
 from tapestry_p2p.gossip.profile import Profile
@@ -40,6 +41,7 @@ from tapestry_p2p.sim.cluster import Cluster, Plan
 from tapestry_p2p.sim.member import Member
 from tapestry_p2p.sim.rounds import Pace, Rounds
 
+DOCS = Path(__file__).parents[1] / "docs" / "chaos.md"
 DAY_S, HOUR_S = 86_400.0, 3600.0
 ROUND_S, TICK_S, DIGEST_S = 600.0, 20.0, 600.0
 STAY, LIFE_DAYS = 6, 3.0
@@ -296,12 +298,15 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--control", action="store_true", help="plant a leak; it must be found")
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--write-docs", action="store_true", help=f"the table into {DOCS.name}")
     asked = parser.parse_args()
     if asked.days * DAY_S / LOOK_S * 2 / 3 < BLOCKS:
         parser.error(f"--days must be at least {BLOCKS * 1.5 * LOOK_S / DAY_S:g}")
     month = Month(asked.days, asked.members, asked.seed, asked.control)
     month.run()
     found = report(month)
+    if asked.write_docs:
+        write_docs(DOCS, "month", f"```\n{show(found, asked.days)}\n```")
     print(json.dumps(found, indent=1) if asked.json else show(found, asked.days))
     if asked.control:
         return 0 if found["growing"] == ["Pursuit.leak"] else 1

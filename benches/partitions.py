@@ -1,6 +1,6 @@
 """A network is cut in two for 100 rounds, then one again: how soon is it as if nothing had been?
 
-    python benches/partitions.py [--seeds 1000] [--first 0] [--control] [--json] [--pieces FILE]
+    python benches/partitions.py [--seeds 1000] [--control] [--json] [--pieces FILE] [--write-docs]
 
 Simulated worlds on the production protocol and mixing, one a seed: 4 to 6 members, where the cut
 runs, the codec, the weather and rounds of 4 or 8 s are drawn from it. Members learn quadratics
@@ -33,12 +33,14 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import numpy as np
 
+from benches.robustness_docs import write_docs
 from tapestry_p2p.mix.loom import LoomSettings
 from tapestry_p2p.sim.cluster import Cluster, Plan
 from tapestry_p2p.sim.network import Weather
 from tapestry_p2p.sim.quadratics import Quadratics
 from tapestry_p2p.sim.rounds import Pace
 
+DOCS = Path(__file__).parents[1] / "docs" / "chaos.md"
 D, SPREAD, NOISE = 64, 0.3, 0.05
 BEFORE, APART, AFTER = 20, 100, 20  # rounds
 WITHIN, ROUNDS_MAX, WINDOW = 1.1, 10, 5
@@ -252,10 +254,13 @@ def main() -> int:
         "--control", action="store_true", help="never heal: all must miss the bound"
     )
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--write-docs", action="store_true", help=f"the table into {DOCS.name}")
     parser.add_argument("--pieces", type=Path, help="keep what is done in this file")
     asked = parser.parse_args()
     seeds = range(asked.first, asked.first + asked.seeds)
     found = report(run_all(seeds, not asked.control, asked.pieces), not asked.control)
+    if asked.write_docs:
+        write_docs(DOCS, "partitions", f"```\n{table(found)}\n```")
     print(json.dumps(found, indent=1) if asked.json else table(found))
     return 0 if found["sound"] else 1
 

@@ -1,6 +1,6 @@
 """Three real members train for a quarter of an hour: does anything grow that should not?
 
-    python benches/soak.py [--minutes 15] [--seed 0] [--json] [--picture FILE.svg]
+    python benches/soak.py [--minutes 15] [--seed 0] [--json] [--picture FILE.svg] [--write-docs]
 
 Node and trainer processes on loopback, rounds of about two seconds, without an end. What grows
 in a member grows with its rounds: at the normal pace of 64 s a round, 15 minutes of these are 8
@@ -31,11 +31,14 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from benches.robustness_docs import write_docs
 from tapestry_p2p.cli.testnet.cluster import Member
 from tapestry_p2p.cli.testnet.homes import prepare
 from tapestry_p2p.cli.testnet.plan import make_plan
 from tapestry_p2p.errors import TapestryError
 
+DOCS = Path(__file__).parents[1] / "docs" / "chaos.md"
+PICTURE = DOCS.parent / "pictures" / "soak.svg"
 MEMBERS, LANGUAGES = 3, "eng,fra,spa"
 MODEL = {"layers": 1, "width": 32, "heads": 2, "context": 32, "batch_size": 8}  # 22,624 parameters
 INNER_STEPS, SPEED = 10, 0.012
@@ -309,13 +312,16 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", action="store_true", help="print JSON, with every sample")
     parser.add_argument("--picture", type=Path, help="an SVG file; needs matplotlib")
+    parser.add_argument("--write-docs", action="store_true", help="table and picture into docs/")
     asked = parser.parse_args()
     try:
         found = soak(60 * asked.minutes, asked.seed)
-        if asked.picture:
-            draw(found, asked.picture)
+        for path in {asked.picture, PICTURE if asked.write_docs else None} - {None}:
+            draw(found, path)
     except TapestryError as error:
         sys.exit(error.message)
+    if asked.write_docs:
+        write_docs(DOCS, "soak", table(found))
     print(json.dumps(found) if asked.json else table(found))
     return 0 if found["sound"] else 1
 
