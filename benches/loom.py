@@ -37,7 +37,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benches.loom_endless import endless, endless_lines
 from benches.loom_picture import draw
-from benches.loom_setup import Field, Setup
+from benches.loom_setup import FOLDER, Field, Setup, files_of
 from benches.loom_tables import (
     Case,
     Results,
@@ -134,6 +134,8 @@ def main() -> None:
 def setup_of(table: str, asked: argparse.Namespace) -> Setup:
     """What a table's runs have in common."""
     setup = Setup(texts=asked.texts, rounds=asked.rounds, rate=asked.rate)
+    if asked.texts.startswith(FOLDER):
+        setup = replace(setup, members=min(setup.members, len(files_of(asked.texts))))
     if table == "few":
         setup = replace(setup, texts="thirds", members=7, rate=FEW_RATE)
     if table == "digits":

@@ -34,6 +34,7 @@ WEIGHT_DECAY = 0.5  # the task's, where a schedule of benches/schedules.py is ta
 TURN = 100  # of inverse sqrt, in steps
 POINTS = 8  # of a curve
 
+FOLDER = "debian:"
 Matrix = NDArray[np.float32]  # [members, d]
 Vector = NDArray[np.float32]  # [d]
 
@@ -186,16 +187,20 @@ def central(learning: Field, setup: Setup) -> Outcome:
     return watch.stop(learning.outcome(rows, range(setup.members), size))
 
 
+def files_of(texts: str) -> list[Path]:
+    """The files that ``debian:FOLDER`` names."""
+    return sorted(Path(texts.removeprefix(FOLDER)).glob("*.txt"))
+
+
 def read_texts(setup: Setup) -> list[bytes]:
     """One kind of text a member."""
     if setup.texts == "thirds":
         return [third for code in THIRDS for third in _thirds(udhr(code))] + [udhr("eng")]
     if setup.texts == "udhr":
         return [udhr(code) for code in LANGUAGES[: setup.members]]
-    folder = Path(setup.texts.removeprefix("debian:"))
-    files = sorted(folder.glob("*.txt"))
+    files = files_of(setup.texts)
     if len(files) < setup.members:
-        raise SystemExit(f"{folder}: {len(files)} .txt files for {setup.members} members")
+        raise SystemExit(f"{setup.texts}: {len(files)} .txt files for {setup.members} members")
     return [path.read_bytes()[:TEXT_BYTES_MAX] for path in files[: setup.members]]
 
 

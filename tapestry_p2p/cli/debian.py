@@ -75,7 +75,7 @@ def translated(lines: Iterable[str], english: frozenset[str]) -> tuple[list[str]
 
 
 def help_texts(languages: Iterable[str]) -> Iterable[tuple[str, bytes]]:
-    """(language, UTF-8 text) of each language, one after the other.
+    """(language, UTF-8 text) of each language, one after the other, those that may fail first.
 
     TapestryError: 1 without apt, 75 if fetching failed, 2 for a language that is not to be had,
     1 for one that is mostly English.
@@ -84,7 +84,7 @@ def help_texts(languages: Iterable[str]) -> Iterable[tuple[str, bytes]]:
     with tempfile.TemporaryDirectory(prefix="tapestry-debian-") as folder:
         apt = Apt(Path(folder), f"choose among {', '.join(LANGUAGES)}")
         english = _lines(apt, ENGLISH)
-        for language in languages:
+        for language in sorted(languages, key=lambda name: name in LANGUAGES):
             if language == ENGLISH:
                 yield language, _text(dict.fromkeys(english))
                 continue
