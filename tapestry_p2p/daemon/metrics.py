@@ -19,8 +19,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from tapestry_p2p import __version__
+from tapestry_p2p.daemon.ceiling import resident_bytes
 from tapestry_p2p.daemon.logs import COUNTS
-from tapestry_p2p.daemon.memory import resident_bytes
 from tapestry_p2p.daemon.node import Node
 from tapestry_p2p.daemon.pauses import REASONS
 from tapestry_p2p.daemon.trainer import TrainerState
@@ -82,6 +82,10 @@ METRICS = (
            "Own rounds that were published, over restarts. Standing still for hours is the first"
            " thing to look at.",
            lambda n: n.rounds.round),
+    Metric("tapestry_rounds_kept_back_total", COUNTER,
+           "Rounds that were not published by themselves, for the upload had no room or peers had"
+           " not answered yet; the next difference held them as well.",
+           lambda n: n.rounds.kept_back),
     Metric("tapestry_training_seconds_total", COUNTER,
            "Time of the rounds that the trainer handed over; over `tapestry_rounds_total` it is"
            " the mean time of a round.",

@@ -145,6 +145,7 @@ class Node:
             self.act,
             self._publish_profile,
         )
+        self.rounds.uplink_s = lambda size: paces.upload.share_s(size, len(self.protocol.greeted()))
         self.voice = self.rounds.voice
         self.trainer = make_trainer(self) if make_trainer else None
 

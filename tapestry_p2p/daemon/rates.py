@@ -21,6 +21,7 @@ SEGMENT_BYTES = 1460  # of data in a TCP segment over Ethernet
 SEGMENT_HEADER_BYTES = 40  # of each segment: IPv4 and TCP; time stamps take another 12, not charged
 BURST_S = 0.75  # of unused rate is saved: a busy machine catches up, a minute is exceeded by 1.25 %
 DEBT_S = 1.5  # talk may run so far ahead of the rate: another 2.5 % of a minute
+BULK_SHARE = 0.8  # of the rate that our own entries may take; the rest is talk and whole copies
 QUANTUM_S = 0.1  # of the rate is sent in one turn
 QUANTUM_BYTES_MIN = 2_896
 LOOK_S = 0.1
@@ -87,6 +88,10 @@ class Pacer:
     def turns_s(self, size: int) -> float:
         """How long ``size`` bytes of one take when all who wait take turns; 0 without a limit."""
         return wire_bytes(size) * (len(self._line) + 1) / self.rate if self.rate else 0.0
+
+    def share_s(self, size: int, times: int) -> float:
+        """How long ``size`` bytes for each of so many peers keep the most of the rate busy."""
+        return times * wire_bytes(size) / (BULK_SHARE * self.rate) if self.rate else 0.0
 
     def talk_wait_s(self) -> float:
         """Seconds until talk may be sent; nearly always 0."""

@@ -22,11 +22,11 @@ from tapestry_p2p.daemon import control, logs, scrape, service
 from tapestry_p2p.daemon.address import Address, parse_address
 from tapestry_p2p.daemon.apart import Door
 from tapestry_p2p.daemon.attacker import Attacker
+from tapestry_p2p.daemon.ceiling import Ceiling, resident_bytes, watch_memory
 from tapestry_p2p.daemon.config import Config, load_config, need_data
 from tapestry_p2p.daemon.ending import ENDING
 from tapestry_p2p.daemon.keyfile import load_key
 from tapestry_p2p.daemon.manifest import Manifest, load_manifest, task_file
-from tapestry_p2p.daemon.memory import Ceiling, resident_bytes, watch_memory
 from tapestry_p2p.daemon.node import Node, NodeOptions
 from tapestry_p2p.daemon.paths import Paths
 from tapestry_p2p.daemon.pauses import Sight, Watcher, look, watch_disk, watch_machine

@@ -336,3 +336,10 @@ async def test_requests_wait_for_the_download_and_no_peer_is_taken_for_slow() ->
 
 def _no_adoption(payload: bytes, author: bytes) -> tuple[Reference, ...]:
     raise Malformed("not asked")
+
+
+def test_how_long_an_entry_keeps_the_upload_busy() -> None:
+    assert Pacer().share_s(1 << 20, 16) == 0
+    one = Pacer(RATE).share_s(10_000, 1)
+    assert one == pytest.approx(wire_bytes(10_000) / (0.8 * RATE))
+    assert Pacer(RATE).share_s(10_000, 16) == pytest.approx(16 * one)

@@ -100,6 +100,27 @@ async def test_the_last_round_waits_until_it_may_be_published(
 
 
 @in_trio
+async def test_rounds_for_which_the_upload_has_no_room_are_held_by_the_next_one(
+    store: Store,
+) -> None:
+    told = Told()
+    async with trio.open_nursery() as nursery:
+        node = await made(nursery, store)
+        rounds, cost = node.rounds, 3600.0
+        rounds.uplink_s = lambda size: cost if size else 0.0
+        await rounds._one_round(cast(Trainer, told), trained(1, 1))
+        entries = node.entries_published
+        await rounds._one_round(cast(Trainer, told), trained(2, 2))
+        assert (rounds.round, rounds.kept_back, node.entries_published) == (1, 1, entries)
+        assert list(told.corrections) == [1, 2]
+        assert not told.corrections[2].any()
+        await rounds._one_round(cast(Trainer, told), trained(3, LAST))
+        assert (rounds.round, rounds.kept_back, node.entries_published) == (LAST, 1, entries + 1)
+        assert rounds.finished.is_set()  # the last one holds it all, whatever it costs
+        node.stop()
+
+
+@in_trio
 async def test_a_correction_for_a_life_that_ended_is_not_waited_for(store: Store) -> None:
     told = Told()
     async with trio.open_nursery() as nursery:
