@@ -75,6 +75,7 @@ DIRECT: dict[tuple[str, ...], tuple[str, dict[str, Any]]] = {
     ("stop",): ("member:stop", {}),
     ("status",): ("member:status", {}),
     ("status", "--json"): ("member:status", {"json": True}),
+    ("metrics",): ("metrics:metrics", {}),
     ("peers",): ("member:peers", {}),
     ("peers", "--json"): ("member:peers", {"json": True}),
 }
