@@ -16,6 +16,10 @@ from tapestry_p2p.gossip.header import SignedHeader
 from tapestry_p2p.gossip.profile import Profile
 from tapestry_p2p.gossip.settings import Settings
 
+PRIVATE = (
+    "127.", "10.", "192.168.", "169.254.", *(f"172.{second}." for second in range(16, 32)),
+)  # fmt: skip
+
 
 @dataclass
 class Member:
@@ -25,6 +29,7 @@ class Member:
     payload: bytes
     profile: Profile
     fresh_at: float  # when its number last rose
+    bucket: int | None  # of its first address, as ``Membership`` counts blocks
     worked: bool = False  # we have been connected to it
 
     @property
@@ -91,7 +96,8 @@ class Membership:
         while len(self._members) >= self._settings.members_max:
             self.forget(min(self._members, key=self._worth))
         worked = trusted or (before is not None and before.worked)
-        self._members[author] = Member(signed, payload, profile, at, worked)
+        bucket = self._bucket(profile)
+        self._members[author] = Member(signed, payload, profile, at, bucket, worked)
         self._tombstones.pop(author, None)
 
     def _worth(self, author: bytes) -> tuple[bool, bool]:
@@ -129,8 +135,8 @@ class Membership:
         block = self._bucket(profile)
         if block is None:
             return False
-        hearsay = (member.profile for member in self._members.values() if not member.worked)
-        same = sum(1 for other in hearsay if self._bucket(other) == block)
+        hearsay = (member for member in self._members.values() if not member.worked)
+        same = sum(member.bucket == block for member in hearsay)
         return same >= self._settings.members_per_block_max
 
     def _bucket(self, profile: Profile) -> int | None:
@@ -157,6 +163,4 @@ def address_block(address: str) -> str | None:
 
 
 def _is_private(host: str) -> bool:
-    if host.startswith(("127.", "10.", "192.168.", "169.254.")):
-        return True
-    return any(host.startswith(f"172.{second}.") for second in range(16, 32))
+    return host.startswith(PRIVATE)

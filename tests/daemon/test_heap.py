@@ -1,0 +1,40 @@
+"""What was freed goes back to the system."""
+
+import ctypes
+from pathlib import Path
+
+import pytest
+
+from tapestry_p2p.daemon.heap import give_back
+
+HOLE = 100_000  # bytes: below what glibc maps by itself
+C = ctypes.CDLL(None)
+C.malloc.restype, C.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
+C.free.argtypes = [ctypes.c_void_p]
+
+
+def resident_mb() -> float:
+    line = next(row for row in Path("/proc/self/status").read_text().splitlines() if "VmRSS" in row)
+    return int(line.split()[1]) / 1024
+
+
+@pytest.mark.skipif(not hasattr(C, "malloc_trim"), reason="only glibc has it")
+def test_holes_in_the_heap_are_given_back() -> None:
+    give_back()
+    blocks = [C.malloc(HOLE) for _ in range(400)]
+    for block in blocks:
+        ctypes.memset(block, 1, HOLE)
+    for block in blocks[:-1]:  # the last one keeps the top of the heap where it is
+        C.free(block)
+    before = resident_mb()
+    assert give_back()
+    assert before - resident_mb() > 0.9 * 400 * HOLE / 2**20
+    C.free(blocks[-1])
+
+
+def test_a_c_library_without_it_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(name: str) -> None:
+        raise OSError(name)
+
+    monkeypatch.setattr(ctypes, "CDLL", missing)
+    assert not give_back()
