@@ -194,7 +194,7 @@ def attack(field: Field, name: str, seconds: float, calm: Watch) -> tuple[dict[s
     found = figure.of(Seen(did, before, seen.looks, after, field.strangers()))
     later = field.watch(seconds * CALM)
     share = seen.rate / ((calm.rate + later.rate) / 2)
-    return {
+    row = {
         "program": name,
         "rate": seen.rate,
         "rate_share": share,
@@ -203,12 +203,9 @@ def attack(field: Field, name: str, seconds: float, calm: Watch) -> tuple[dict[s
         "what": figure.what,
         "figure": found,
         "bound": figure.bound,
-        "reached": share >= RATE_MIN
-        and grown <= GROWTH_MB_MAX
-        and found <= figure.bound
-        and played(did),
         "did": did,
-    }, later
+    }
+    return {**row, "reached": not missed(row)}, later
 
 
 def measure(names: list[str], seconds: float, speed: float, out: Path) -> dict[str, Any]:
@@ -245,7 +242,25 @@ def table(found: dict[str, Any]) -> str:
     columns = "program | what it does, what must happen | rate | CPU | MB | its figure | it counted"
     head = f"| {columns} |\n"
     rule = "|---|---|---:|---:|---:|---|---|\n"
-    return head + rule + "\n".join(line(row) for row in found["rows"]) + "\n"
+    rows = "\n".join(line(row) for row in found["rows"])
+    named = "; ".join(f"`{row['program']}` ({', '.join(missed(row))})" for row in bad(found))
+    return f"{head}{rule}{rows}\n\nMissed: {named or 'nothing'}.\n"
+
+
+def bad(found: dict[str, Any]) -> list[dict[str, Any]]:
+    """Rows that missed a bound."""
+    return [row for row in found["rows"] if not row["reached"]]
+
+
+def missed(row: dict[str, Any]) -> list[str]:
+    """Which bounds of its row a program missed."""
+    misses = {
+        f"rate {100 * row['rate_share']:.0f} %": row["rate_share"] < RATE_MIN,
+        f"growth {row['growth_mb']:.1f} MB": row["growth_mb"] > GROWTH_MB_MAX,
+        f"figure {row['figure']:g}": row["figure"] > row["bound"],
+        "it did nothing, or told us nothing": not played(row["did"]),
+    }
+    return [what for what, is_missed in misses.items() if is_missed]
 
 
 def write_docs(text: str) -> None:
@@ -278,9 +293,9 @@ def main() -> None:
     if options.write_docs:
         write_docs(table(found))
     print(json.dumps(found, indent=2) if options.json else table(found))
-    bad = [row["program"] for row in found["rows"] if not row["reached"]]
-    bad += [f"honest {who} has weight 0" for who in found["honest_at_weight_zero"]]
-    sys.exit(f"MISSED: {', '.join(bad)}" if bad else 0)
+    names = [row["program"] for row in bad(found)]
+    names += [f"honest {who} has weight 0" for who in found["honest_at_weight_zero"]]
+    sys.exit(f"MISSED: {', '.join(names)}" if names else 0)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from benches.hostile import played, table
+from benches.hostile import missed, played, table
 from benches.hostile_figures import FIGURES, LINKS, Seen
 from tapestry_p2p.sim.hostile.table import PROGRAMS
 
@@ -20,10 +20,12 @@ def test_every_program_has_a_row_that_says_what_must_happen() -> None:
             "figure": 0.0,
             "bound": FIGURES[name].bound,
             "did": {"said": 3},
+            "reached": True,
         }
         for name in PROGRAMS
     ]
-    lines = table({"rows": rows}).splitlines()[2:]
+    *lines, _, last = table({"rows": rows}).splitlines()[2:]
+    assert last == "Missed: nothing."
     assert len(lines) == len(PROGRAMS) == 22
     for name, line in zip(PROGRAMS, lines, strict=True):
         _, program, promise, rate, _, _, figure, did, _ = (cell.strip() for cell in line.split("|"))
@@ -32,6 +34,25 @@ def test_every_program_has_a_row_that_says_what_must_happen() -> None:
         assert rate == "97 %"
         assert f"at most {FIGURES[name].bound:g}" in figure
         assert did == "said 3"
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({}, []),
+        ({"rate_share": 0.94}, ["rate 94 %"]),
+        ({"growth_mb": 5.1, "figure": 9}, ["growth 5.1 MB", "figure 9"]),
+        ({"did": {}}, ["it did nothing, or told us nothing"]),
+    ],
+)
+def test_the_table_says_what_was_missed(changes: dict[str, Any], words: list[str]) -> None:
+    row: dict[str, Any] = {
+        "program": "grinder", "rate_share": 0.95, "growth_mb": 5.0, "cpu": 0.0, "what": "links",
+        "figure": 0, "bound": 0, "did": {"said": 1}, **changes,
+    }  # fmt: skip
+    assert missed(row) == words
+    last = table({"rows": [{**row, "reached": not words}]}).splitlines()[-1]
+    assert last == f"Missed: `grinder` ({', '.join(words)})." if words else "Missed: nothing."
 
 
 def status(**changes: Any) -> dict[str, Any]:
