@@ -207,7 +207,8 @@ async def _main(
         Random(os.urandom(16)),
     )
     try:
-        await _accompany(node, config, paths, attack)
+        if not ENDING.told:
+            await _accompany(node, config, paths, attack)
     finally:
         if door is not None:
             door.close()

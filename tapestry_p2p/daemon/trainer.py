@@ -256,7 +256,8 @@ class Trainer:
             self._sock = None
             self.state.running = False
             ours.close()  # end of file: it saves and exits
-            if process is not None and await self._end_process(process) and not code:
+            patience_s = STOP_S if self._shared is not None else 0.0  # it has nothing to save yet
+            if process is not None and await self._end_process(process, patience_s) and not code:
                 code = "killed"
             if self._shared is not None:
                 self._shared.close()
@@ -268,14 +269,15 @@ class Trainer:
         """When this life has to end, if it has to."""
         return min(self._end_by, trio.current_time() + STOP_S) if self.held else self._end_by
 
-    async def _end_process(self, process: trio.Process) -> bool:
-        """Give it until ``STOP_S`` to save; whether somebody else has killed it."""
+    async def _end_process(self, process: trio.Process, patience_s: float) -> bool:
+        """Give it so long to save; whether somebody else has killed it."""
         with trio.CancelScope(shield=True):
-            with trio.move_on_at(min(self._end_by, trio.current_time() + STOP_S)):
+            with trio.move_on_at(min(self._end_by, trio.current_time() + patience_s)):
                 await process.wait()
             late = process.returncode is None
             if late:
-                log.warning("the trainer does not end: killing it")
+                if patience_s:
+                    log.warning("the trainer does not end: killing it")
                 process.kill()
                 await process.wait()
         return not late and process.returncode == -signal.SIGKILL
