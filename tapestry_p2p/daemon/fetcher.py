@@ -7,7 +7,7 @@ where it broke. The outcome is a root, or one of gossip.events.REASONS.
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import trio
@@ -211,7 +211,7 @@ class Fetcher:
     async def _chunk(self, source: bytes, header: Header, index: int) -> bytes:
         length = min(self.chunk_bytes, header.payload_bytes - index * self.chunk_bytes)
         name = header.chunks[index]
-        chunk = await self._ask(source, ChunkRequest(name, 0, length), length)
+        chunk = await self._pieces(source, ChunkRequest(name, 0, length))
         if chunk_hash(chunk) != name:
             raise FetchError("missing")
         return chunk
@@ -228,10 +228,21 @@ class Fetcher:
                 continue
             length = min(FRAME_BYTES, 4 * self.parameters - index * FRAME_BYTES)
             request = FrameRequest(copy.author, copy.seq, copy.root, index, 0, length)
-            frame = await self._ask(source, request, length)
+            frame = await self._pieces(source, request)
             if leaf_hash(frame) != leaf:
                 raise FetchError("missing")
             got[index] = frame
+
+    async def _pieces(self, source: bytes, request: ChunkRequest | FrameRequest) -> bytes:
+        """All that is asked for; of a slow source piece by piece, each with a deadline of its own.
+
+        Else what takes longer than any deadline would be asked for again for ever.
+        """
+        whole = bytearray()
+        while len(whole) < request.length:
+            size = self.patience.piece(source, request.length - len(whole))
+            whole += await self._ask(source, replace(request, offset=len(whole), length=size), size)
+        return bytes(whole)
 
     async def _ask(self, source: bytes, request: FetchRequest, length: int) -> bytes:
         """Exactly ``length`` bytes from ``source``."""

@@ -14,6 +14,8 @@ from typing import Protocol
 FLOOR_S = 5.0  # a busy machine takes as long to come to it
 CEILING_S = 60.0
 RATE_LEAST = 16_384.0  # bytes per second, below which we rather ask another
+RATE_SLOW = 4 * RATE_LEAST  # below it answers are asked for in pieces ...
+PIECE_BYTES = 32_768  # ... which come in time at 550 bytes per second
 SLACK = 3.0  # times what is expected
 SMALL_BYTES = 4_096  # such an answer tells the latency, a larger one the throughput
 PEERS_MAX = 128
@@ -46,6 +48,12 @@ class Patience:
         rate = found.rate or RATE_LEAST
         expected = found.latency_s + 4 * found.deviation_s + length / rate
         return min(most, max(FLOOR_S, SLACK * expected) * float(2**found.doubled))
+
+    def piece(self, peer: bytes, length: int) -> int:
+        """How many of ``length`` bytes to ask for at once: few of who is slow, or was too slow."""
+        found = self._peers.get(peer)
+        slow = found is not None and (found.doubled or 0 < found.rate < RATE_SLOW)
+        return min(length, PIECE_BYTES) if slow else length
 
     def took(self, peer: bytes, length: int, seconds: float) -> None:
         """The peer answered with so many bytes in that time."""

@@ -13,8 +13,8 @@ from transport_kit import peers
 from tapestry_p2p.daemon import transport
 from tapestry_p2p.daemon.config import Budget, Config, Log, Member
 from tapestry_p2p.daemon.copies import Copies
-from tapestry_p2p.daemon.fetcher import Fetcher
-from tapestry_p2p.daemon.patience import FLOOR_S
+from tapestry_p2p.daemon.fetcher import Fetcher, FetchError
+from tapestry_p2p.daemon.patience import FLOOR_S, PIECE_BYTES
 from tapestry_p2p.daemon.quantities import format_size, parse_rate, parse_size
 from tapestry_p2p.daemon.rates import (
     BURST_S,
@@ -29,7 +29,12 @@ from tapestry_p2p.daemon.sealed import SealedSocket
 from tapestry_p2p.daemon.yamux import Mux, Stream
 from tapestry_p2p.gossip.adoption import Reference
 from tapestry_p2p.gossip.canonical import Malformed
-from tapestry_p2p.gossip.fetch import ChunkRequest, FetchResponse, encode_response
+from tapestry_p2p.gossip.fetch import (
+    ChunkRequest,
+    FetchResponse,
+    decode_request,
+    encode_response,
+)
 
 RATE = 40_000.0
 
@@ -332,6 +337,33 @@ async def test_requests_wait_for_the_download_and_no_peer_is_taken_for_slow() ->
     assert took > 2 * FLOOR_S
     assert len(asked) == len(sources)
     assert all(fetcher.patience.allowed_s(source, body) == FLOOR_S for source in sources)
+
+
+@in_mock_time
+async def test_a_chunk_of_a_very_slow_peer_is_not_asked_for_for_ever() -> None:
+    """Its share of a metered line is 1.25 kB/s: a chunk takes longer than any deadline."""
+    rate, asked, body = 1250.0, list[int](), bytes(range(256)) * 1024
+
+    class Slow:
+        async def fetch(self, request: bytes, most: int) -> tuple[bytes, bytes]:
+            wanted = decode_request(request)
+            assert isinstance(wanted, ChunkRequest)
+            asked.append(wanted.length)
+            await trio.sleep(wanted.length / rate)
+            part = body[wanted.offset : wanted.offset + wanted.length]
+            return encode_response(FetchResponse("ok", len(part), len(body))), part
+
+    copies = Copies(bytes(32), bytes(32), NETWORK, b"")
+    fetcher = Fetcher({KEYS[0]: Slow()}, copies, D, 1e9, 1 << 18, OSError, bool, _no_adoption)
+    whole = ChunkRequest(bytes(32), 0, len(body))
+    with pytest.raises(FetchError, match="unreachable"):
+        await fetcher._pieces(KEYS[0], whole)
+    assert await fetcher._pieces(KEYS[0], whole) == body
+    assert asked == [len(body), *[PIECE_BYTES] * (len(body) // PIECE_BYTES)]
+    fetcher.patience.took(KEYS[0], 1 << 18, 0.01)  # the line is wide again
+    for _ in range(20):
+        fetcher.patience.took(KEYS[0], 1 << 18, 0.01)
+    assert fetcher.patience.piece(KEYS[0], len(body)) == len(body)
 
 
 def _no_adoption(payload: bytes, author: bytes) -> tuple[Reference, ...]:
