@@ -1,9 +1,11 @@
 """SIGTERM before the event loop listens to it: a start that has begun nothing ends well, at once.
 
-Imported before anything heavy, so it imports nothing that is. From `loop` on the signal is only
-noted: the loop looks at `told` once it listens itself.
+Imported before anything heavy, so it imports nothing that is. Before `loop` the process is ended on
+the spot: there is nothing to clean up, and an exception in the middle of somebody's import may be
+swallowed there. From `loop` on the signal is only noted: the loop looks at `told` once it listens.
 """
 
+import os
 import signal
 from typing import Any
 
@@ -22,13 +24,13 @@ class Ending:
         signal.signal(signal.SIGTERM, self._obey)
 
     def loop(self) -> None:
-        """The event loop begins: an exception in the middle of it would end it badly."""
+        """The event loop begins: from now on there is something to end well."""
         self._loops = True
 
     def _obey(self, *_: Any) -> None:
         self.told = True
         if not self._loops:
-            raise SystemExit(OK)
+            os._exit(OK)
 
 
 ENDING = Ending()  # signals belong to the process

@@ -24,6 +24,13 @@ def test_a_start_that_is_told_to_end_ends_well() -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
+def test_not_even_an_import_that_catches_everything_delays_it() -> None:
+    done = ended(
+        "try:\n    os.kill(os.getpid(), signal.SIGTERM)\nexcept BaseException:\n    pass\nprint('on')"
+    )
+    assert (done.returncode, done.stdout) == (0, "")
+
+
 def test_without_it_the_signal_ends_the_process() -> None:
     code = "signal.signal(signal.SIGTERM, signal.SIG_DFL)\nos.kill(os.getpid(), signal.SIGTERM)"
     assert ended(code).returncode == -signal.SIGTERM
