@@ -138,7 +138,10 @@ class Fetching:
         else:
             job.pieces.append(body)
         job.asked = None
-        self._next(job)
+        if job.chunks is not None and len(job.pieces) == len(job.chunks):
+            self._done(job)
+        else:
+            self._next(job)
 
     def _give_up(self, job: Job, reason: str) -> None:
         """On to the next source; what is verified stays."""

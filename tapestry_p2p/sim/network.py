@@ -51,7 +51,9 @@ class Endpoint(Protocol):
 class Lane:
     """One direction between two endpoints. ``epoch`` names the connection; 0: none is open."""
 
-    __slots__ = ("batch", "cut", "epoch", "held", "last", "source", "target")
+    __slots__ = ("back", "batch", "cut", "epoch", "held", "last", "source", "target")
+
+    back: Lane  # the other direction
 
     def __init__(self, source: Endpoint, target: Endpoint) -> None:
         self.source, self.target = source, target
@@ -76,8 +78,9 @@ class Network:
         """Attach an endpoint; it can reach and be reached by these alone."""
         for key, other in self._endpoints.items():
             if key in within_reach:
-                self._lanes[endpoint.key, key] = Lane(endpoint, other)
-                self._lanes[key, endpoint.key] = Lane(other, endpoint)
+                there, back = Lane(endpoint, other), Lane(other, endpoint)
+                there.back, back.back = back, there
+                self._lanes[endpoint.key, key], self._lanes[key, endpoint.key] = there, back
         self._endpoints[endpoint.key] = endpoint
 
     def batch(self, source: bytes, target: bytes, frames: int) -> None:
@@ -213,9 +216,8 @@ class Network:
     def _asked(self, lane: Lane, request: bytes, reply: Reply) -> None:
         if lane.target.is_up():
             head, body = lane.target.answer(request)
-            back = self._lanes[lane.target.key, lane.source.key]
-            if self._fate(back):
-                self._transit(back, reply, head, body)
+            if self._fate(lane.back):
+                self._transit(lane.back, reply, head, body)
 
     def _transit(self, lane: Lane, action: Callable[..., None], *arguments: Any) -> None:
         world = self._world
