@@ -1,5 +1,7 @@
 """`page`: this member in the browser, by a process of its own that asks it as other verbs do."""
 
+import sys
+
 from tapestry_p2p.cli.output import note, say
 from tapestry_p2p.daemon.paths import find_paths
 from tapestry_p2p.errors import OK, USAGE, TapestryError
@@ -31,6 +33,7 @@ def page(*, port: int = PORT, open: bool = False) -> int:
 
     def tell(link: str, fresh: bool) -> None:
         say(link)
+        sys.stdout.flush()  # a program may read it
         if open and not serve.open_browser(paths):
             note("no browser was found; open the link yourself")
         if fresh:

@@ -129,11 +129,11 @@ def neighbours(answer: Answer, status: Answer, cuts: Cuts) -> dict[str, Any]:
     named = [(_id(row), str(row.get("name", ""))) for row in rows]
     twins = alike([(ours, str(status.get("name", ""))), *named])
     shown = [_neighbour(row, twins.get(_id(row), []), ours, cuts) for row in rows]
-    shown.sort(key=lambda row: (_ORDER.index(row["verdict"]), row["name"].casefold(), row["short"]))
+    shown.sort(key=lambda row: (ORDER.index(row["verdict"]), row["name"].casefold(), row["short"]))
     return {"rows": shown[:NEIGHBOURS_MAX], "more": max(0, len(shown) - NEIGHBOURS_MAX)}
 
 
-_ORDER = ["cut", "full", "unmixed", "not_yet", "probation", "away"]
+ORDER = ["cut", "full", "unmixed", "not_yet", "probation", "away"]
 
 
 def _neighbour(row: Answer, twins: list[str], ours: str, cuts: Cuts) -> dict[str, Any]:

@@ -61,11 +61,14 @@ METHODS = [
     "PAUSE", "", "GET ", "X" * 200,
 ]  # fmt: skip
 FIT: dict[str, Any] = {"prompt": "a", "bytes": 20, "temperature": 1}
+WRONG: dict[str, list[Any]] = {
+    "prompt": [None, 1, ["a"], "a" * 2001, "\ud800", {}, True],
+    "bytes": [None, 0, -1, 1001, 10**9, 1.5, True, "9", []],
+    "temperature": [None, -1, 2.1, 99, "1", True, [], 1e308],
+}
 WISHES: list[Any] = [
     None, 1, "a", [], [[]], {}, {"prompt": "a"}, {"do": "export", "path": "/etc/passwd"},
-    *({**FIT, "prompt": wrong} for wrong in (None, 1, ["a"], "a" * 2001, "\ud800", {}, True)),
-    *({**FIT, "bytes": wrong} for wrong in (None, 0, -1, 1001, 10**9, 1.5, True, "9", [])),
-    *({**FIT, "temperature": wrong} for wrong in (None, -1, 2.1, 99, "1", True, [], 1e308)),
+    *({**FIT, field: wrong} for field, all_wrong in WRONG.items() for wrong in all_wrong),
 ]  # fmt: skip
 BODIES = [
     b"", b"{", b"\x00", b"\xff\xfe", b"nan", b'{"prompt": NaN}', b"[" * 15000, b'{"a":' * 3000,
