@@ -135,7 +135,8 @@ def setup_of(table: str, asked: argparse.Namespace) -> Setup:
     """What a table's runs have in common."""
     setup = Setup(texts=asked.texts, rounds=asked.rounds, rate=asked.rate)
     if asked.texts.startswith(FOLDER):
-        setup = replace(setup, members=min(setup.members, len(files_of(asked.texts))))
+        even = len(files_of(asked.texts)) // 2 * 2  # some rivals meet in pairs
+        setup = replace(setup, members=min(setup.members, even))
     if table == "few":
         setup = replace(setup, texts="thirds", members=7, rate=FEW_RATE)
     if table == "digits":
