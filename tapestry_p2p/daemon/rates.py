@@ -21,6 +21,7 @@ SEGMENT_BYTES = 1460  # of data in a TCP segment over Ethernet
 SEGMENT_HEADER_BYTES = 40  # of each segment: IPv4 and TCP; time stamps take another 12, not charged
 BURST_S = 0.75  # of unused rate is saved: a busy machine catches up, a minute is exceeded by 1.25 %
 DEBT_S = 1.5  # talk may run so far ahead of the rate: another 2.5 % of a minute
+CONTROL_DEBT_S = 2.0  # frames of control (pongs, windows) a little further: .8 % more
 BULK_SHARE = 0.8  # of the rate that our own entries may take; the rest is talk and whole copies
 QUANTUM_S = 0.1  # of the rate is sent in one turn
 QUANTUM_BYTES_MIN = 2_896
@@ -96,6 +97,10 @@ class Pacer:
     def talk_wait_s(self) -> float:
         """Seconds until talk may be sent; nearly always 0."""
         return self._debt_s(DEBT_S) if self.rate else 0.0
+
+    def control_wait_s(self) -> float:
+        """Seconds until frames of control may be sent; 0 but for a flood of what asks for them."""
+        return self._debt_s(CONTROL_DEBT_S) if self.rate else 0.0
 
     def _debt_s(self, allowed_s: float) -> float:
         """How long until no more than so much is owed; less than a clock can tell is nothing."""

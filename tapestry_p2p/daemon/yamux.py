@@ -377,10 +377,12 @@ class Mux:
             wait = self._upload.bulk_wait_s(self)
         if self._urgent or self._bulk:
             wait = min(wait, self._upload.talk_wait_s())
+        if self._owing or self._resets or self._pong is not None:
+            wait = min(wait, self._upload.control_wait_s())
         return wait
 
     def _allowed(self) -> tuple[int, tuple[deque[Stream], ...]]:
-        """How many bytes may be sent now, and from which queues; frames of control always may."""
+        """How many bytes may be sent now, and from which queues, after frames of control."""
         upload, talk = self._upload, (self._urgent, self._bulk)
         if not upload.rate:
             upload.leave(self)  # the limit may have been lifted while somebody waited
@@ -391,6 +393,8 @@ class Mux:
             if not upload.bulk_wait_s(self):
                 upload.leave(self)
                 return most, (*talk, self._paced)
+        if upload.control_wait_s():
+            return 0, ()
         return most, () if upload.talk_wait_s() else talk
 
     def _fill_batch(self) -> int:

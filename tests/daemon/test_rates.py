@@ -18,6 +18,7 @@ from tapestry_p2p.daemon.patience import FLOOR_S, PIECE_BYTES
 from tapestry_p2p.daemon.quantities import format_size, parse_rate, parse_size
 from tapestry_p2p.daemon.rates import (
     BURST_S,
+    CONTROL_DEBT_S,
     DEBT_S,
     SEGMENT_BYTES,
     SEGMENT_HEADER_BYTES,
@@ -26,7 +27,7 @@ from tapestry_p2p.daemon.rates import (
 )
 from tapestry_p2p.daemon.run import changed_later
 from tapestry_p2p.daemon.sealed import SealedSocket
-from tapestry_p2p.daemon.yamux import Mux, Stream
+from tapestry_p2p.daemon.yamux import HEADER, Flag, Kind, Mux, Stream
 from tapestry_p2p.gossip.adoption import Reference
 from tapestry_p2p.gossip.canonical import Malformed
 from tapestry_p2p.gossip.fetch import (
@@ -255,6 +256,23 @@ async def test_bulk_of_all_connections_is_paced_and_small_talk_passes_it() -> No
     assert min(each) >= 0.6 * max(each)
     assert worst < 0.5
     assert pacer.waiting == 0
+
+
+@in_trio
+async def test_a_flood_of_pings_cannot_make_us_send_more() -> None:
+    pacer = Pacer(RATE)
+    async with metered_pair(pacer) as (one, other):
+        pacer.charge(int(RATE * (BURST_S + CONTROL_DEBT_S + 0.4)))  # as after so many pongs
+        ping = HEADER.pack(0, Kind.PING, Flag.SYN, 0, 7)
+        before = pacer.charged
+        for _ in range(10):
+            one.feed(ping)
+            await trio.sleep(0.01)
+        assert pacer.charged == before
+        while pacer.charged == before:  # it waits, and is then answered
+            await trio.sleep(0.05)
+        assert pacer.control_wait_s() == 0
+        assert not other.broken
 
 
 @in_trio
