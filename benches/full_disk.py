@@ -1,13 +1,13 @@
 """ENOSPC and EIO at every write of a real member: it stays, says so, gossips, goes on by itself.
 
-    python benches/full_disk.py [--every 1] [--steady K] [--start K] [--json]
+    python benches/full_disk.py [--steady 120] [--start 60] [--every 1] [--json]
 
 Two members of one network on loopback, node and trainer each. One of them has a seam under its
 store (benches/full_disk_member.py): from its k-th call that writes on, every such call fails for
 a while.
 
-  steady  k = 1 .. K calls from now, in one life that trains: rounds, marks, logs, compactions,
-          kept copies, what is known of others
+  steady  in one life that trains, again and again, 7 calls after it has got over the last time: so
+          the refusals begin at every place of the cycle of rounds, logs, compactions, kept copies
   start   k = 1 .. K calls from the start of the process, a life for each
 
 Demanded for each k: the process does not end (a store that cannot even be opened at the start may
@@ -41,7 +41,8 @@ from tapestry_p2p.errors import TEMPORARY, TapestryError
 
 BOUND_S, PATIENCE_S = 30.0, 120.0
 REFUSE_S = 1.5
-STEADY, START = 180, 60  # sixteen rounds and a compaction; until the first entry is out
+STEADY, START = 120, 60  # the second: calls until the first entry is out
+STEP = 7  # calls; has no divisor in common with those of a round
 WORDS = ("No space left on device", "Input/output error")
 
 
@@ -52,7 +53,8 @@ class Row:
     name: str
     tried: int = 0
     refused: int = 0  # calls
-    unmet: int = 0  # k that no call reached in time
+    begun: set[str] = field(default_factory=set)  # places at which a refusal began
+    places: set[str] = field(default_factory=set)  # places at which there were calls
     told: int = 0  # times `status` said it in words
     gossiped: int = 0  # times a copy of the other moved meanwhile
     ended: int = 0  # starts that ended with 75
@@ -88,15 +90,15 @@ class Subject:
         self.member.let_go()
         return process.wait(30)
 
-    def told(self, text: str) -> tuple[int, int]:
-        """Calls and refusals so far; ``text`` arms the seam."""
+    def told(self, text: str = "count") -> dict[str, Any]:
+        """What the seam tells; ``text`` arms it."""
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
             Path(self._ours).unlink(missing_ok=True)
             sock.bind(self._ours)
             sock.settimeout(10.0)
             sock.sendto(text.encode(), self._seam)
-            calls, refused = sock.recv(100).split()
-        return int(calls), int(refused)
+            found: dict[str, Any] = json.loads(sock.recv(1 << 16))
+        return found
 
     def answer(self, verb: str) -> dict[str, Any]:
         """Its word; empty if there is none."""
@@ -144,21 +146,26 @@ def watch_refusal(subject: Subject, row: Row, before: int, where: str) -> None:
         time.sleep(0.1)
         status = subject.answer("status")
     row.worst_s = max(row.worst_s, time.monotonic() - healed)
-    row.refused += subject.told("count")[1] - before
+    note(row, subject, before)
 
 
-def steady(subject: Subject, errno: int, last: int, every: int) -> Row:
-    """Every ``every``-th k from now, in one life."""
+def note(row: Row, subject: Subject, before: int = 0) -> None:
+    """Take over what the seam counted."""
+    told = subject.told()
+    row.refused += told["refused"] - before
+    row.begun |= set(told["begun"])
+    row.places |= set(told["places"])
+
+
+def steady(subject: Subject, errno: int, times: int) -> Row:
+    """So many times, in one life."""
     row = Row(f"steady, {errorcode[errno]}")
-    for k in range(1, last + 1, every):
-        before = subject.told(f"{k} {errno} {REFUSE_S}")[1]
-        try:
-            until(lambda before=before: subject.told("count")[1] > before, f"call {k}")
-        except TimeoutError:
-            row.unmet += 1
-            continue
+    subject.told("clear")
+    for number in range(times):
+        before = subject.told(f"{STEP} {errno} {REFUSE_S}")["refused"]
+        until(lambda before=before: subject.told()["refused"] > before, f"a call, {number}")
         row.tried += 1
-        watch_refusal(subject, row, before, f"k = {k}")
+        watch_refusal(subject, row, before, f"number {number}")
     return row
 
 
@@ -180,17 +187,17 @@ def starts(subject: Subject, errno: int, last: int, every: int) -> Row:
             subject.start()
             until(lambda: subject.answer("status"), f"the start after {k}")
         else:
-            until(lambda: subject.told("count")[1], f"call {k} of a start")
+            until(lambda: subject.told()["refused"], f"call {k} of a start")
         first = subject.seq()
         until(lambda first=first: subject.seq() > max(first, 0), f"an entry after {k}")
-        row.refused += subject.told("count")[1]
+        note(row, subject)
         row.worst_s = max(row.worst_s, time.monotonic() - began)
         if code := subject.stop():
             row.wrong.append(f"k = {k}: it ended with {code} when it was told to")
     return row
 
 
-def refused(folder: Path, steady_last: int, start_last: int, every: int) -> dict[str, Any]:
+def refused(folder: Path, steady_times: int, start_last: int, every: int) -> dict[str, Any]:
     """The whole run, in ``folder``."""
     homes = endless(folder, 0, 2)
     witness, subject = Member(homes[0]), Subject(homes[1])
@@ -199,7 +206,7 @@ def refused(folder: Path, steady_last: int, start_last: int, every: int) -> dict
     try:
         subject.start()
         until(lambda: subject.seq() > 3 and subject.copies > 0, "both to train")
-        rows += [steady(subject, errno, steady_last, every) for errno in (ENOSPC, EIO)]
+        rows += [steady(subject, errno, steady_times) for errno in (ENOSPC, EIO)]
         subject.stop()
         rows += [starts(subject, errno, start_last, every) for errno in (ENOSPC, EIO)]
     except TimeoutError as error:
@@ -214,7 +221,8 @@ def refused(folder: Path, steady_last: int, start_last: int, every: int) -> dict
     sound = sound and all(row.worst_s <= BOUND_S for row in rows[:2])
     sound = sound and all(row.told and row.gossiped for row in rows[:2])
     return {
-        "rows": [vars(row) for row in rows], "every": every, "sound": sound,
+        "rows": [{**vars(row), "begun": sorted(row.begun), "places": sorted(row.places)}
+                 for row in rows], "every": every, "sound": sound,
         "seconds": round(time.monotonic() - began), "bound_s": BOUND_S,
     }  # fmt: skip
 
@@ -224,8 +232,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--every", type=int, default=1, help="only each so-many-th k")
-    parser.add_argument("--steady", type=int, default=STEADY, help="last k in a life that trains")
+    parser.add_argument("--steady", type=int, default=STEADY, help="times in a life that trains")
+    parser.add_argument("--every", type=int, default=1, help="of a start: only each so-many-th k")
     parser.add_argument("--start", type=int, default=START, help="last k from a start")
     parser.add_argument("--json", action="store_true", help="print JSON in place of the table")
     asked = parser.parse_args()
@@ -237,16 +245,19 @@ def main() -> int:
 
 def table(report: dict[str, Any]) -> str:
     """Markdown."""
-    lines = [
-        "| writes refused | k tried | calls refused | told | gossip went on | ended with 75 |"
-        f" goes on after, worst s (bound {report['bound_s']:.0f}) | wrong |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    lines += [
-        f"| {r['name']} | {r['tried']} | {r['refused']} | {r['told']} | {r['gossiped']} |"
-        f" {r['ended']} | {r['worst_s']:.1f} | {r['wrong'][:2] or 0} |"
+    head = (
+        "writes refused", "times", "began at so many places, of", "calls refused", "told",
+        "gossip went on", "ended with 75",
+        f"goes on after, worst s (bound {report['bound_s']:.0f})", "wrong",
+    )  # fmt: skip
+    rows = [
+        (
+            r["name"], r["tried"], f"{len(r['begun'])} of {len(r['places'])}", r["refused"],
+            r["told"], r["gossiped"], r["ended"], f"{r['worst_s']:.1f}", r["wrong"][:2] or 0,
+        )
         for r in report["rows"]
-    ]
+    ]  # fmt: skip
+    lines = ["| " + " | ".join(map(str, row)) + " |" for row in (head, ("---",) * len(head), *rows)]
     lines.append(f"\nevery {report['every']}. k, {report['seconds']} s; a start's worst time is"
                  " that of the whole start, trainer included")  # fmt: skip
     return "\n".join(lines)

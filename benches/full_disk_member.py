@@ -2,15 +2,18 @@
 
     python benches/full_disk_member.py SOCKET [K ERRNO SECONDS]
 
-From the K-th call on that writes (open, write, fsync, ftruncate, replace, unlink, mkdir of the
-store's modules, the audit log's too) every such call fails with ERRNO for SECONDS. Datagrams "K
-ERRNO SECONDS" to SOCKET arm it anew, counted from then; "count" is answered by the number of calls
-so far, and how many were refused.
+From the K-th call on that writes (open, write, fsync, ftruncate, replace, unlink of the store's
+modules, the audit log's too) every such call fails with ERRNO for SECONDS. Datagrams "K ERRNO
+SECONDS" to SOCKET arm it anew, counted from then; "clear" forgets where refusals began. Each is
+answered by a JSON object: how many calls there were, how many were refused, at which places (call
+and file) there were calls, and at which of them a refusal began.
 """
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import socket
 import sys
 import threading
@@ -32,6 +35,9 @@ class Seam:
 
     def __init__(self) -> None:
         self.calls = self.refused = 0
+        self.places: set[str] = set()
+        self.begun: set[str] = set()
+        self._names: dict[int, str] = {}
         self._at, self._errno, self._for_s, self._until = 0, 0, 0.0, 0.0
 
     def arm(self, at: int, errno: int, for_s: float) -> None:
@@ -42,20 +48,36 @@ class Seam:
         """One call: done, or refused; a write that is refused has taken half of its bytes."""
         reads = name == "open" and len(words) > 1 and not words[1] & (os.O_WRONLY | os.O_RDWR)
         if reads:
-            return real(*words, **more)
+            return real(*words, **more)  # a folder, to sync it
         self.calls += 1
+        place = f"{name} {self._file(words[0])}"
+        self.places.add(place)
         if self._at and self.calls >= self._at and not self._until:
             self._until = time.monotonic() + self._for_s
+            self.begun.add(place)
         if not self._until or time.monotonic() >= self._until:
-            return real(*words, **more)
+            done = real(*words, **more)
+            if name == "open":
+                self._names[done] = os.fspath(words[0])
+            return done
         self.refused += 1
         if name == "write":
             real(words[0], words[1][: len(words[1]) // 2])
         raise OSError(self._errno, os.strerror(self._errno))
 
+    def _file(self, which: Any) -> str:
+        """A file's name, with what differs from run to run taken out."""
+        path = self._names.get(which, "a folder") if isinstance(which, int) else os.fspath(which)
+        name = re.sub(r"^[0-9a-f]{64}(?=\.[01])", "copy", os.path.basename(path))
+        return re.sub(r"^\d+\.\d+(?=\.past)", "n", name)
+
     def __getattr__(self, name: str) -> Any:
         real = getattr(os, name)
         return partial(self.call, name, real) if name in CALLS else real
+
+    def named(self, fd: int, path: str) -> None:
+        """A descriptor that was not opened through us."""
+        self._names[fd] = path
 
     def opened(self, path: str | Path, mode: str = "r", **more: Any) -> Any:
         """As the built-in ``open``, for a module that writes by it."""
@@ -78,6 +100,7 @@ class _File:
     def write(self, data: bytes) -> int:
         """Through the seam."""
         fd = self._file.fileno()
+        self._seam.named(fd, self._file.name)
         return cast(int, self._seam.call("write", os.write, fd, data))
 
 
@@ -91,7 +114,11 @@ def listen(path: str, seam: Seam) -> None:
         words = data.decode().split()
         if len(words) == 3:
             seam.arm(int(words[0]), int(words[1]), float(words[2]))
-        sock.sendto(f"{seam.calls} {seam.refused}".encode(), sender)
+        elif words == ["clear"]:
+            seam.begun.clear()
+        told = {"calls": seam.calls, "refused": seam.refused}
+        places = {"places": sorted(seam.places), "begun": sorted(seam.begun)}
+        sock.sendto(json.dumps({**told, **places}).encode(), sender)
 
 
 def main() -> int:

@@ -10,6 +10,6 @@ pytestmark = pytest.mark.integration
 
 
 def test_it_stays_says_so_and_goes_on(tmp_path: Path) -> None:
-    report = refused(tmp_path, steady_last=20, start_last=12, every=11)
+    report = refused(tmp_path, steady_times=2, start_last=12, every=11)
     assert report["sound"], table(report)
     assert sum(row["tried"] for row in report["rows"]) == 8
