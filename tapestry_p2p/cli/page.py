@@ -10,7 +10,7 @@ PORT = 8420
 PORT_MIN, PORT_MAX = 1024, 65535  # below: not for users, and 80 is left out of Host
 
 
-def page(*, port: int = PORT, open: bool = False) -> int:
+def page(*, port: int = PORT, open: bool = False, tether: bool = False) -> int:
     """Show this member in the browser, on this machine alone, until Ctrl-C.
 
     The link that it prints has the key of this start: only who has it can look. If the page runs
@@ -24,6 +24,8 @@ def page(*, port: int = PORT, open: bool = False) -> int:
         Where to listen on 127.0.0.1; 0: any free port.
     open
         Show it in your browser at once.
+    tether
+        End when standard input is closed, as `run` wants it of the page that it starts.
     """
     if port and not PORT_MIN <= port <= PORT_MAX:
         raise TapestryError(f"--port: 0, or {PORT_MIN} to {PORT_MAX}", USAGE)
@@ -39,5 +41,5 @@ def page(*, port: int = PORT, open: bool = False) -> int:
         if fresh:
             note("on this machine alone; Ctrl-C ends the page, not the member")
 
-    serve.run(paths, port, tell)
+    serve.run(paths, port, tell, tether)
     return OK

@@ -167,6 +167,25 @@ class Budget(Section, frozen=True, kw_only=True):
             raise ValueError(f"hours: {self.hours[:20]!r} is not like 20:00-07:30")
 
 
+class Page(Section, frozen=True, kw_only=True):
+    """The page in the browser, a process of its own on this machine alone."""
+
+    enabled: Annotated[
+        bool,
+        Meta(
+            description="Let `run` start it. `tapestry page` prints its link, or starts one"
+            " without this."
+        ),
+    ] = False
+    port: Annotated[
+        int, Meta(ge=0, le=65535, description="Where it listens, on 127.0.0.1; 0: any free port.")
+    ] = 8420
+
+    def __post_init__(self) -> None:
+        if 0 < self.port < 1024:
+            raise ValueError(f"port: {self.port} < 1024, which are not for users")
+
+
 class Log(Section, frozen=True, kw_only=True):
     """What is written to stderr."""
 
@@ -234,6 +253,7 @@ class Config(Section, frozen=True, kw_only=True):
     bootstrap: Bootstrap = field(default_factory=Bootstrap)
     trust: Trust = field(default_factory=Trust)
     budget: Budget = field(default_factory=Budget)
+    page: Page = field(default_factory=Page)
     log: Log = field(default_factory=Log)
     metrics: Metrics = field(default_factory=Metrics)
     testing: Testing = field(default_factory=Testing)

@@ -22,6 +22,7 @@ from tapestry_p2p.daemon import control, logs, scrape, service
 from tapestry_p2p.daemon.address import Address, parse_address
 from tapestry_p2p.daemon.apart import Door
 from tapestry_p2p.daemon.attacker import Attacker
+from tapestry_p2p.daemon.beside import keep_page
 from tapestry_p2p.daemon.ceiling import Ceiling, resident_bytes, watch_memory
 from tapestry_p2p.daemon.config import Config, load_config, need_data
 from tapestry_p2p.daemon.ending import ENDING
@@ -225,6 +226,8 @@ async def _accompany(node: Node, config: Config, paths: Paths, attack: str) -> N
         if config.metrics.listen:
             answers = scrape.Answers(operator.metrics.text, operator.health)
             await nursery.start(scrape.serve, config.metrics.listen, answers)
+        if config.page.enabled and not paths.text:  # no unit of the system sees both sockets
+            nursery.start_soon(keep_page, config.page.port, paths.log)
         if config.testing.tether:
             nursery.start_soon(_stop_with_stdin, node)
         await nursery.start(node.run_and_then, nursery.cancel_scope.cancel)

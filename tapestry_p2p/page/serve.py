@@ -32,10 +32,11 @@ READ_TIMEOUT_S, KEEP_ALIVE_S = 20, 30
 PROBE_S = 2.0
 
 
-def run(paths: Paths, port: int, tell: Callable[[str, bool], None]) -> None:
-    """Serve until a signal or cancelled. ``tell(link, fresh)`` is called once the page answers.
+def run(paths: Paths, port: int, tell: Callable[[str, bool], None], tether: bool = False) -> None:
+    """Serve until a signal (``tether``: or the end of standard input).
 
-    If this member has a page already, tells its link (``fresh`` False) and returns.
+    ``tell(link, fresh)`` is called once the page answers. If this member has a page already,
+    tells its link (``fresh`` False) and returns.
     TapestryError if the port is taken.
     """
     if (link := running(paths)) is not None:
@@ -47,7 +48,7 @@ def run(paths: Paths, port: int, tell: Callable[[str, bool], None]) -> None:
         link = f"http://{HOST}:{port}/#key={key}"
         try:
             note(paths, link)
-            trio.run(_serve, paths, sock, port, key, lambda: tell(link, True))
+            trio.run(_serve, paths, sock, key, lambda: tell(link, True), tether)
         finally:
             for name in (LINK_FILE, DOOR_FILE):
                 (paths.runtime / name).unlink(missing_ok=True)
@@ -71,13 +72,15 @@ def listen(port: int) -> socket.socket:
 
 
 async def _serve(
-    paths: Paths, sock: socket.socket, port: int, key: str, ready: Callable[[], None]
+    paths: Paths, sock: socket.socket, key: str, ready: Callable[[], None], tether: bool
 ) -> None:
     member = LocalMember(paths)
     board = Board(member)
-    app = make_app(member, board, port, key)
+    app = make_app(member, board, sock.getsockname()[1], key)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_end_when_told, nursery.cancel_scope)
+        if tether:
+            nursery.start_soon(_end_with_stdin, nursery.cancel_scope)
         nursery.start_soon(board.watch)
         await nursery.start(serve_http, app, http_config(sock))
         ready()
@@ -87,6 +90,13 @@ async def _end_when_told(scope: trio.CancelScope) -> None:
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         await anext(aiter(signals))
         scope.cancel()
+
+
+async def _end_with_stdin(scope: trio.CancelScope) -> None:
+    async with trio.lowlevel.FdStream(os.dup(0)) as stdin:
+        while await stdin.receive_some(4096):
+            pass
+    scope.cancel()
 
 
 def http_config(sock: socket.socket) -> Config:

@@ -5,6 +5,7 @@
 
 const LANGUAGES = { en: "English", fr: "Français", es: "Español", ar: "العربية", hi: "हिन्दी", zh: "中文" };
 const KEY = "tapestry-key", CHOSEN = "tapestry-language";
+const STEPS = [0, 1, 2, 3, 4, 5, 6].flatMap((power) => [1, 2, 5].map((n) => n * 10 ** power)); // whole rounds
 const RETRY_MS = [1000, 2000, 5000];
 const $ = (id) => document.getElementById(id);
 const shown = {}; // the newest of each part, to be drawn again in another language
@@ -121,7 +122,7 @@ const draw = {
     if (!me) return;
     say("my-name", me.name || t("nameless"));
     say("my-id", "…" + me.short);
-    say("my-network", t("in_network", { network: me.network, id: me.network_short }));
+    say("my-network", t("in_network", { network: me.network, id: "…" + me.network_short }));
     say("version", me.version);
     $("pause").textContent = t(me.paused_by_you ? "resume" : "pause");
     $("pause").dataset.verb = me.paused_by_you ? "resume" : "pause";
@@ -213,7 +214,7 @@ function curve(data) {
   const axis = { stroke: colour("--soft"), grid: { stroke: colour("--line"), width: 1 }, ticks: { stroke: colour("--line") },
     values: (_, splits) => splits.map((v) => figures(v)) };
   plot = new uPlot({ width, height: 220, legend: { show: false }, cursor: { show: false }, scales: { x: { time: false } },
-    axes: [{ ...axis, label: t("term_round"), labelSize: 22 }, { ...axis, size: 56 }],
+    axes: [{ ...axis, incrs: STEPS, label: t("term_round"), labelSize: 22 }, { ...axis, size: 56 }],
     series: [{}, { stroke: colour("--lead"), width: 2, points: { show: false } }] }, data, $("plot"));
   plot.looks = looks;
 }
