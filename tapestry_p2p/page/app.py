@@ -24,7 +24,7 @@ from tapestry_p2p.page.board import VIEWERS_MAX, Board
 from tapestry_p2p.page.daemon import Member
 from tapestry_p2p.page.facts import real
 from tapestry_p2p.page.guard import EVENTS, Guard
-from tapestry_p2p.page.names import clean
+from tapestry_p2p.page.names import clean, readable
 
 FILES = {  # path -> (file, type)
     "/": ("index.html", "text/html; charset=utf-8"),
@@ -168,7 +168,7 @@ class Actions:
                 "seed": secrets.randbelow(1 << 31),
             }
         )
-        text = str(answer.get("text", ""))
+        text = readable(str(answer.get("text", "")))
         return text.rstrip(BROKEN) or text
 
 

@@ -38,6 +38,15 @@ def _visible(c: str) -> bool:
     return c in "\t\n " or (unicodedata.category(c) not in _HIDDEN and c not in _BLANK)
 
 
+def readable(text: str) -> str:
+    """A text of the model: its lines stay, control characters and turned directions do not."""
+    return "".join(c for c in text if c in "\n\t" or not _commands(c))
+
+
+def _commands(c: str) -> bool:
+    return unicodedata.category(c) == "Cc" or "\u202a" <= c <= "\u202e" or "\u2066" <= c <= "\u2069"
+
+
 def short(peer_id: object) -> str:
     """The end of a peer id, shown beside a name."""
     return clean(peer_id, 128)[-SHORT_ID:]

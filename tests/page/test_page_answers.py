@@ -57,8 +57,16 @@ def test_a_text_comes_in_pieces_of_the_length_asked_for() -> None:
     assert len({request["seed"] for request in member.asked}) > 1
 
 
-@pytest.mark.parametrize(("said", "kept"), [("ab\ufffd", "ab"), ("\ufffd", "\ufffd"), ("é", "é")])
-def test_half_a_character_at_the_end_is_left_to_the_next_piece(said: str, kept: str) -> None:
+@pytest.mark.parametrize(
+    ("said", "kept"),
+    [
+        ("ab\ufffd", "ab"),  # half a character is left to the next piece
+        ("\ufffd", "\ufffd"),
+        ("é\n\tक्\u200dष", "é\n\tक्\u200dष"),
+        ("a\x1b[2J\x00\rb\u202ec\u2066", "a[2Jbc"),
+    ],
+)
+def test_a_piece_is_readable_text(said: str, kept: str) -> None:
     wish = {"prompt": "", "bytes": 30, "temperature": 0}
     lines = post(page(FakeMember(text=said))[0], "generate", wish).body.decode().splitlines()
     assert json.loads(lines[0]) == {"text": kept}

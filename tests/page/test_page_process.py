@@ -27,6 +27,7 @@ def running(home: Path, *words: str) -> Iterator[tuple["subprocess.Popen[str]", 
     process = subprocess.Popen(
         [sys.executable, "-m", "tapestry_p2p", "page", "--port", "0", *words],
         env={"PATH": os.environ["PATH"], "TAPESTRY_HOME": str(home), "PYTHONPATH": str(ROOT)},
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
@@ -36,9 +37,7 @@ def running(home: Path, *words: str) -> Iterator[tuple["subprocess.Popen[str]", 
         yield process, process.stdout.readline().strip()
     finally:
         process.kill()
-        process.wait()
-        assert process.stdout is not None
-        process.stdout.close()
+        process.communicate()
 
 
 def port_of(link: str) -> int:
@@ -88,6 +87,16 @@ def first_events(port: int, key: str) -> str:
     found = connection.getresponse().read1(4096).decode()
     connection.close()
     return found
+
+
+@pytest.mark.integration
+def test_a_tethered_page_ends_with_who_started_it_also_while_watched(tmp_path: Path) -> None:
+    with running(tmp_path / "home", "--tether") as (process, link):
+        assert "no_daemon" in first_events(port_of(link), link.partition("#key=")[2])
+        assert process.stdin is not None
+        process.stdin.close()
+        assert process.wait(PATIENCE_S) == 0
+        process.stdin = None
 
 
 @pytest.mark.integration

@@ -141,8 +141,12 @@ const draw = {
     if (more) say("n-more", t("more_members", { n: more }));
     const twins = rows.filter((row) => row.alike.length);
     show("alike", twins.length);
-    $("alike").replaceChildren(...twins.map((row) => make("p", {},
-      "⚠ ", ...called(row), " ", t(row.like_you ? "alike_you" : "alike"))));
+    const warned = language + JSON.stringify(twins.map((row) => [row.name, row.short, row.like_you]));
+    if ($("alike").dataset.warned !== warned) { // said aloud once, not each second
+      $("alike").dataset.warned = warned;
+      $("alike").replaceChildren(...twins.map((row) => make("p", {},
+        "⚠ ", ...called(row), " ", t(row.like_you ? "alike_you" : "alike"))));
+    }
     $("n-body").replaceChildren(...rows.map((row) => {
       const good = row.verdict === "full", warn = row.verdict === "cut" || row.verdict === "unmixed";
       const languages = row.languages.length ? [make("span", { className: "why" }, isolate(row.languages.join(", ")))] : [];
