@@ -165,9 +165,10 @@ def offline(model: str, request: dict[str, Any], *, int8: bool, trust_code: bool
         **request,
         "task": _task(folder, config, trust_code),
         "options": config.get("options", {}),
-        "seed": config.get("seed", 0),
+        "data_seed": config.get("seed", 0),
         "schema": config.get("schema", ""),
         "file": str(folder / (INT8 if int8 else MODEL)),
+        "int8": int8,
         "cache_dir": str(find_paths().cache),
     }
     try:

@@ -10,6 +10,8 @@ from export_kit import ANA, EVE, TEXT, World
 
 from tapestry_p2p.cli import folder as f
 from tapestry_p2p.cli.main import main
+from tapestry_p2p.learn.offline import answer
+from tapestry_p2p.learn.task import TaskError
 
 
 @pytest.fixture(scope="module")
@@ -78,24 +80,44 @@ def test_exit_statuses(
     assert capsys.readouterr().err.count("\n") == (words[0] != "verify")
 
 
-def test_generate_and_eval_without_a_daemon(
-    exported: Path, tmp_path: Path, home: Path, capsys: pytest.CaptureFixture[str]
+def asked(folder: Path, do: str, int8: bool, **more: Any) -> dict[str, Any]:
+    """What the process for folders is asked, answered in this one."""
+    config = f.read_json(folder / f.CONFIG)
+    request = {"do": do, "task": config["task"], "file": folder / (f.INT8 if int8 else f.MODEL)}
+    common = {name: config[name] for name in ("options", "schema")}
+    return answer({**request, **common, "data_seed": config["seed"], **more})
+
+
+def test_generate_without_a_daemon(
+    exported: Path, home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    model, text = str(exported), tmp_path / "text.txt"
-    text.write_bytes(TEXT)
-    exact = told(capsys, "generate", "ring", "--model", model, "--bytes", "9")
-    small = told(capsys, "generate", "ring", "--model", model, "--bytes", "9", "--int8")
-    assert exact["text"]
+    words = ("generate", "ring", "--model", str(exported), "--bytes", "9", "--int8")
+    small = told(capsys, *words, "--seed", "7")
+    more = {"prompt": "ring", "bytes": 9, "temperature": 0.8, "seed": 7}
+    again = asked(exported, "generate", True, **more)
+    exact = asked(exported, "generate", False, **more)
+    assert small["text"] == again["text"]
     assert small["weights_bytes"] < 0.5 * exact["weights_bytes"]
-    judged = [
-        told(capsys, "eval", "--model", model, "--data", str(text), *more)["bits_per_byte"]
-        for more in ([], ["--int8"])
-    ]
-    values = [next(iter(row.values())) for row in judged]
-    assert values[0] == pytest.approx(values[1], rel=0.01)
-    assert 5 < values[0] < 11
-    assert main(["eval", "--model", model]) == 78  # a language model needs texts
-    assert main(["generate", "a", "--model", model, "--bytes", "0"]) == 2
+    assert asked(exported, "generate", False, **{**more, "bytes": 0})["exit_code"] == 2
+
+
+def test_eval_without_a_daemon(exported: Path, tmp_path: Path) -> None:
+    text = tmp_path / "text.txt"
+    text.write_bytes(TEXT)
+    exact, small = (
+        asked(exported, "evaluate", int8, data=[str(text)])["bits_per_byte"]["held out"]
+        for int8 in (False, True)
+    )
+    assert exact == pytest.approx(small, rel=0.01)
+    assert 5 < exact < 11
+    with pytest.raises(TaskError, match="needs a text file"):
+        asked(exported, "evaluate", False)
+
+
+def test_a_model_of_another_schema_is_refused(exported: Path) -> None:
+    more = {"prompt": "", "bytes": 1, "temperature": 0, "seed": 0, "schema": "00" * 32}
+    with pytest.raises(TaskError, match="another model"):
+        asked(exported, "generate", False, **more)
 
 
 def test_code_of_its_own_is_run_only_if_it_is_trusted(
