@@ -11,8 +11,8 @@ The pacer is a token bucket told by one number: the time at which all that was c
 """
 
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Hashable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Hashable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 
 import trio
@@ -22,6 +22,7 @@ SEGMENT_HEADER_BYTES = 40  # of each segment: IPv4 and TCP; time stamps take ano
 BURST_S = 0.75  # of unused rate is saved: a busy machine catches up, a minute is exceeded by 1.25 %
 DEBT_S = 1.5  # talk may run so far ahead of the rate: another 2.5 % of a minute
 CONTROL_DEBT_S = 2.0  # frames of control (pongs, windows) a little further: .8 % more
+OWED_S = 60.0  # at most: what somebody sends us unasked does not mute us for hours
 BULK_SHARE = 0.8  # of the rate that our own entries may take; the rest is talk and whole copies
 QUANTUM_S = 0.1  # of the rate is sent in one turn
 QUANTUM_BYTES_MIN = 2_896
@@ -43,6 +44,7 @@ class Pacer:
     _paid_at: float = 0.0
     _asked: int = 0  # bytes that we asked for and that did not come yet
     _line: "deque[tuple[Hashable, Callable[[], object]]]" = field(default_factory=deque)
+    _blocked: set[Hashable] = field(default_factory=set)  # of those in line
     _turn: trio.Lock = field(default_factory=trio.Lock)
 
     def charge(self, size: int) -> None:
@@ -51,7 +53,9 @@ class Pacer:
             return
         cost = wire_bytes(size)
         self.charged += cost
-        self._paid_at = max(self._paid_at, trio.current_time() - BURST_S) + cost / self.rate
+        now = trio.current_time()
+        owed_until = max(self._paid_at, now - BURST_S) + cost / self.rate
+        self._paid_at = min(owed_until, now + OWED_S)
 
     @property
     def waiting(self) -> int:
@@ -75,14 +79,36 @@ class Pacer:
         """Give up the place in line: the turn is taken, or no longer wanted."""
         if not self._line:
             return
-        was_first = self._line[0][0] == who
+        was_first = self._is_first(who)
         self._line = deque(entry for entry in self._line if entry[0] != who)
-        if was_first and self._line:
-            self._line[0][1]()
+        if was_first:
+            self._call_first()
+
+    @contextmanager
+    def sending(self, who: Hashable) -> Iterator[None]:
+        """Within the block ``who`` keeps its place but takes no turn: it may be stuck for long."""
+        was_first = self._is_first(who)
+        self._blocked.add(who)
+        if was_first:
+            self._call_first()
+        try:
+            yield
+        finally:
+            self._blocked.discard(who)
+
+    def _is_first(self, who: Hashable) -> bool:
+        """Whether ``who`` is the first in line of those who could send."""
+        return who == next((each for each, _ in self._line if each not in self._blocked), None)
+
+    def _call_first(self) -> None:
+        for who, call in self._line:
+            if who not in self._blocked:
+                call()
+                return
 
     def bulk_wait_s(self, who: Hashable) -> float:
         """Seconds until ``who``, who stands in line, may have its turn; inf if not the first."""
-        if not self._line or self._line[0][0] != who:
+        if not self._is_first(who):
             return float("inf")
         return self._debt_s(0.0)
 

@@ -359,7 +359,8 @@ class Mux:
             began = trio.current_time()
             size = self._fill_batch()
             if size:
-                await self.socket.flush()
+                with self._upload.sending(self):
+                    await self.socket.flush()
                 took = trio.current_time() - began
                 if took > SLOW_S:
                     self._batch_bytes = max(BATCH_BYTES_MIN, self._batch_bytes // 2)

@@ -20,6 +20,7 @@ from tapestry_p2p.daemon.rates import (
     BURST_S,
     CONTROL_DEBT_S,
     DEBT_S,
+    OWED_S,
     SEGMENT_BYTES,
     SEGMENT_HEADER_BYTES,
     Pacer,
@@ -176,6 +177,33 @@ def test_who_leaves_calls_the_next() -> None:
 
 
 @in_mock_time
+async def test_who_is_stuck_in_a_send_keeps_its_place_and_nobody_waiting() -> None:
+    pacer, called = Pacer(RATE), []
+    for who in "abc":
+        pacer.line_up(who, lambda who=who: called.append(who))  # type: ignore[misc]
+    with pacer.sending("a"):
+        assert called == ["b"]
+        assert pacer.bulk_wait_s("a") == float("inf")
+        assert pacer.bulk_wait_s("b") == 0
+        with pacer.sending("b"):
+            assert called == ["b", "c"]
+        pacer.leave("b")
+        assert called == ["b", "c", "c"]
+    assert pacer.bulk_wait_s("a") == 0, "it is the first again"
+    assert pacer.bulk_wait_s("c") == float("inf")
+
+
+@in_mock_time
+async def test_what_nobody_asked_for_is_owed_for_a_minute_at_most() -> None:
+    """A peer that floods us for ten seconds must not keep us from asking for hours."""
+    pacer = Pacer(RATE)
+    for _ in range(1000):
+        pacer.charge(100_000)
+    async with pacer.asking_for(1000):
+        assert 0.9 * OWED_S <= trio.current_time() <= OWED_S + 1
+
+
+@in_mock_time
 async def test_what_is_asked_for_keeps_the_rate_whatever_the_delay() -> None:
     for delay in (0.0, 0.3):
         pacer = Pacer(RATE)
@@ -255,6 +283,49 @@ async def test_bulk_of_all_connections_is_paced_and_small_talk_passes_it() -> No
     assert sum(each) >= 0.6 * RATE * took
     assert min(each) >= 0.6 * max(each)
     assert worst < 0.5
+    assert pacer.waiting == 0
+
+
+@in_mock_time
+async def test_a_peer_that_reads_nothing_keeps_no_other_from_its_turn() -> None:
+    """It stands in line for bulk, and the small talk that goes first is never taken from us."""
+    pacer, sent = Pacer(RATE), {"stuck": 0, "well": 0}
+    stuck = trio.Event()
+
+    class Socket(SealedSocket):
+        def __init__(self, name: str) -> None:
+            super().__init__(None, *KEYS, lambda _: None, lambda _: None)  # type: ignore[arg-type]
+            self._name = name
+
+        async def flush(self) -> None:
+            size = len(self._sealer.batch())
+            pacer.charge(size)
+            sent[self._name] += size
+            await trio.lowlevel.checkpoint()
+            if self._name == "stuck" and stuck.is_set():
+                await trio.sleep_forever()
+
+        async def receive(self) -> list[bytes]:
+            await trio.sleep_forever()
+            return []
+
+    muxes = [Mux(Socket(name), True, upload=pacer) for name in sent]
+    async with trio.open_nursery() as nursery:
+        for mux in muxes:
+            nursery.start_soon(mux.run)
+            bulk = await mux.open_stream()
+            bulk.paced, bulk.allowance = True, 1 << 30
+            nursery.start_soon(bulk.write, bytes(2_000_000))
+        await trio.sleep(2)
+        stuck.set()
+        talk = await muxes[0].open_stream()
+        await talk.write(b"question")
+        await trio.sleep(1)
+        before = dict(sent)
+        await trio.sleep(10)
+        assert sent["stuck"] == before["stuck"]
+        assert sent["well"] - before["well"] >= 0.9 * 10 * RATE
+        nursery.cancel_scope.cancel()
     assert pacer.waiting == 0
 
 
