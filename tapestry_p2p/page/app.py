@@ -162,7 +162,7 @@ class Actions:
         answer = await self._member.ask_trainer(
             {
                 "do": "generate",
-                "prompt": (wanted.prompt + said)[-PROMPT_CHARS_MAX:],
+                "prompt": (wanted.prompt + said.replace(BROKEN, ""))[-PROMPT_CHARS_MAX:],
                 "bytes": size,
                 "temperature": wanted.temperature,
                 "seed": secrets.randbelow(1 << 31),

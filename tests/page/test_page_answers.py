@@ -88,6 +88,14 @@ def test_a_member_that_fails_has_a_word_for_it(
     assert f"error_{code}" in words["en"]
 
 
+def test_a_broken_character_is_shown_but_not_gone_on_with() -> None:
+    member = FakeMember(text="a\ufffdb")
+    wish = {"prompt": "Tous", "bytes": 40, "temperature": 0.5}
+    lines = post(page(member)[0], "generate", wish).body.decode().splitlines()
+    assert [json.loads(line)["text"] for line in lines] == ["a\ufffdb"] * 2
+    assert [request["prompt"] for request in member.asked] == ["Tous", "Tousab"]
+
+
 def test_scores_are_shown_worst_first() -> None:
     found = post(page(FakeMember())[0], "evaluate").json()
     assert found == {"tables": [{"measure": "bits_per_byte", "rows": [["de", 3.0], ["fr", 2.0]]}]}
