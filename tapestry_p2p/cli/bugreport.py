@@ -6,6 +6,7 @@ data paths, keys and task files. Folders of this user and addresses are put out 
 """
 
 import io
+import ipaddress
 import json
 import platform
 import re
@@ -32,7 +33,14 @@ LOG_LINES = 1000
 LIBRARIES = ("jax", "flax", "optax", "numpy", "trio", "libp2p", "cryptography", "msgspec")
 SHOWN = ("budget", "log", "metrics")  # of tapestry.toml; of other keys only whether they are set
 _ADDRESS = re.compile(r"/(ip4|ip6|dns|dns4|dns6)/[^/\s\"']+")
+_DIALLED = re.compile(r"(all attempts to connect to )\S+")  # trio's words, with a host's name
 _NUMBERS = re.compile(r"\b(?!127\.0\.0\.1\b|0\.0\.0\.0\b)\d{1,3}(?:\.\d{1,3}){3}\b")
+_GROUPS = re.compile(r"(?<![\w:.])[0-9A-Fa-f]{0,4}(?::[0-9A-Fa-f]{0,4}){2,7}(?![\w:])")  # IPv6?
+_FILE = re.compile(r"\$DATA/(?:.*(?= cannot be read: )|.*)")  # of the data: its name tells
+_SETTING = re.compile(
+    r"tapestry\.toml: |\$TAPESTRY_\w+: "
+)  # a line that may quote what is wrong there
+_QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"")
 
 
 def bugreport(*, output: Path | None = None, json: bool = False) -> int:
@@ -89,6 +97,8 @@ def collect(paths: Paths) -> dict[str, str]:
             text = f"not to be had: {error.message}\n"
         except OSError as error:
             text = f"not to be had: {error.strerror}\n"
+        except Exception as error:  # where something is broken, the other parts are wanted most
+            text = f"not to be had: {type(error).__name__}\n"
         parts[name] = text
     data = _data(paths)
     return {name: hide(text, paths, data) for name, text in parts.items()}
@@ -110,9 +120,23 @@ def hide(text: str, paths: Paths, data: list[str]) -> str:
     folders |= dict.fromkeys(data, "$DATA")
     for folder in sorted(folders, key=len, reverse=True):
         if len(folder) > 1:
-            text = text.replace(folder, folders[folder])
+            text = re.sub(re.escape(folder) + r"(?!\w)", folders[folder], text)
+    text = "\n".join(map(_without_settings, _FILE.sub("$DATA", text).split("\n")))
     text = _ADDRESS.sub(lambda m: m[0] if m[0] in _OPEN else f"/{m[1]}/(hidden)", text)
-    return _NUMBERS.sub("(hidden)", text)
+    text = _DIALLED.sub(r"\1(hidden)", text)
+    return _GROUPS.sub(_without_ip6, _NUMBERS.sub("(hidden)", text))
+
+
+def _without_settings(line: str) -> str:
+    return _QUOTED.sub("'(hidden)'", line) if _SETTING.search(line) else line
+
+
+def _without_ip6(match: re.Match[str]) -> str:
+    try:
+        address = ipaddress.IPv6Address(match[0])
+    except ValueError:  # a time, for one
+        return match[0]
+    return match[0] if address.is_loopback or address.is_unspecified else "(hidden)"
 
 
 _OPEN = ("/ip4/127.0.0.1", "/ip4/0.0.0.0", "/ip6/::", "/ip6/::1")
@@ -155,7 +179,8 @@ def _network(paths: Paths) -> str:
 
 
 def _status(paths: Paths) -> str:
-    return json.dumps(ask(paths.control_socket, {"do": "status"}), indent=1) + "\n"
+    status = ask(paths.control_socket, {"do": "status"})
+    return json.dumps(status, indent=1, ensure_ascii=False) + "\n"  # as `hide` knows the folders
 
 
 def _metrics(paths: Paths) -> str:

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import subprocess
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -122,6 +123,52 @@ def test_what_helps_is_in_it(
         "t INFO tapestry.node: cannot write to $STATE/store: no space",
         "t INFO tapestry.node: connected to 12D3KooW at /ip4/127.0.0.1/tcp/4001",
     ]
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        (
+            "dial /dns4/ana.example/tcp/1: all attempts to connect to ana.example:1 failed",
+            "dial /dns4/(hidden)/tcp/1: all attempts to connect to (hidden) failed",
+        ),
+        ("refused by [2001:db8::7]:4001", "refused by [(hidden)]:4001"),
+        ("::ffff:203.0.113.7 and fe80::1", "::ffff:(hidden) and (hidden)"),
+        ("at 12:30:01 on ::1, or [::]", "at 12:30:01 on ::1, or [::]"),
+        ("data /d/to Ana.txt cannot be read: no", "data $DATA cannot be read: no"),
+        ("/d holds no file", "$DATA holds no file"),
+        ("tapestry.toml: x: 'ana.example' is none", "tapestry.toml: x: '(hidden)' is none"),
+        ("$TAPESTRY_X__Y: '[\"/ana' is no TOML", "$TAPESTRY_X__Y: '(hidden)' is no TOML"),
+        ("budget.upload = '1 MB/s' ($TAPESTRY_X__Y)", "budget.upload = '1 MB/s' ($TAPESTRY_X__Y)"),
+    ],
+)  # fmt: skip
+def test_what_is_hidden_in_a_line(home: Paths, text: str, shown: str) -> None:
+    assert bugreport.hide(text, home, ["/d"]) == shown
+
+
+def test_a_name_that_is_not_ascii_is_hidden_too(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    user = tmp_path / "jürgen"
+    monkeypatch.setenv("HOME", str(user))
+    monkeypatch.setenv("TAPESTRY_HOME", str(user / "member"))
+    fault = f"cannot write to {user}/member/state/store: no space"
+    monkeypatch.setattr(bugreport, "ask", lambda *_: {"fault": fault, "text": ""})
+    status = bugreport.collect(find_paths())["status.json"]
+    assert json.loads(status)["fault"] == "cannot write to $STATE/store: no space"
+    assert "rgen" not in status
+
+
+def test_a_part_that_breaks_costs_itself_alone(
+    home: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def hangs(_: Paths) -> str:
+        raise subprocess.TimeoutExpired("python", 20.0)
+
+    monkeypatch.setattr(bugreport, "_doctor", hangs)
+    parts = bugreport.collect(home)
+    assert parts["doctor.txt"] == "not to be had: TimeoutExpired\n"
+    assert "key.pem" in parts["files.txt"]
 
 
 def test_a_part_that_cannot_be_had_says_why(home: Paths) -> None:
