@@ -6,6 +6,7 @@ nothing that a peer wrote is in it. docs/metrics.md is this table; ``tapestry me
 prints it.
 """
 
+import contextlib
 import os
 import shutil
 import threading
@@ -198,8 +199,9 @@ class _Table(Collector):
         for metric in METRICS:
             family = CounterMetricFamily if metric.kind == COUNTER else GaugeMetricFamily
             made = family(metric.name, metric.meaning, labels=metric.labels)
-            for labels, value in _samples(metric.read(self._node)):
-                made.add_metric(labels, float(value))
+            with contextlib.suppress(OSError):  # no descriptor, no disk: all other metrics count
+                for labels, value in _samples(metric.read(self._node)):
+                    made.add_metric(labels, float(value))
             yield made
 
 

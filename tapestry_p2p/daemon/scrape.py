@@ -80,7 +80,11 @@ async def _one_exchange(caller: trio.SocketStream, answers: Answers) -> None:
         event, status, body = None, error.error_status_hint, "not a request\n"
     if isinstance(event, h11.Request):
         port = caller.socket.getsockname()[1]
-        status, body = judge(event, port, answers)
+        try:
+            status, body = judge(event, port, answers)
+        except Exception:  # our own mistake: the caller hears of it, the node lives
+            log.exception("a request failed")
+            status, body = 500, "the node could not answer; its log says why\n"
     elif event is not None:
         return  # closed before it asked
     data = body.encode()

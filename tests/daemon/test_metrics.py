@@ -41,6 +41,23 @@ def node(tmp_path: Path) -> Iterator[Node]:
     store.close()
 
 
+def test_a_disk_that_is_gone_costs_its_own_metrics_alone(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(_: object) -> None:
+        raise OSError(5, "Input/output error")
+
+    async def read() -> str:
+        return Metrics(node).text()
+
+    monkeypatch.setattr("tapestry_p2p.daemon.metrics.os.scandir", gone)
+    monkeypatch.setattr("tapestry_p2p.daemon.metrics.shutil.disk_usage", gone)
+    found = values(trio.run(read))
+    assert "tapestry_store_bytes" not in found
+    assert found["tapestry_disk_refuses"] == 0
+    assert found["tapestry_rounds_total"] == 0
+
+
 def values(text: str) -> dict[str, float]:
     """Sample name with labels -> value."""
     found = {}

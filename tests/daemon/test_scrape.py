@@ -146,3 +146,13 @@ async def test_a_port_that_is_taken_is_one_line() -> None:
         except* TapestryError as group:
             errors += group.exceptions
         assert "choose another [metrics] listen" in str(errors[0])
+
+
+@in_trio
+async def test_a_mistake_of_ours_does_not_end_the_node() -> None:
+    def broken() -> str:
+        raise OSError(24, "Too many open files")
+
+    async with serving(scrape.Answers(broken, lambda: (True, "training"))) as port:
+        assert (await said(port, get(port))).startswith(b"HTTP/1.1 500 ")
+        assert (await said(port, get(port, "/healthz"))).endswith(b"\r\n\r\ntraining\n")
