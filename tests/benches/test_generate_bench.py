@@ -13,6 +13,7 @@ from benches.generate import judge, table
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.mark.integration
 def test_the_quick_run_compares_both_files() -> None:
     done = subprocess.run(
         [sys.executable, "benches/generate.py", "--quick", "--json"],
@@ -45,7 +46,7 @@ def test_the_goal_is_missed_where_it_is_missed(change: dict[str, float], goal: b
         **common,
         "weights": "float32",
         "loss": 2.0,
-        "weights_bytes": 100,
+        "needed_bytes": 100,
         "tokens_per_s": 10.0,
     }
     small = {**exact, "weights": "int8", "needed_bytes": 30, **change}
