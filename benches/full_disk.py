@@ -1,13 +1,13 @@
 """ENOSPC and EIO at every write of a real member: it stays, says so, gossips, goes on by itself.
 
-    python benches/full_disk.py [--steady 120] [--start 60] [--every 1] [--json]
+    python benches/full_disk.py [--steady S] [--start K] [--every 1] [--json]
 
 Two members of one network on loopback, node and trainer each. One of them has a seam under its
 store (benches/full_disk_member.py): from its k-th call that writes on, every such call fails for
 a while.
 
-  steady  in one life that trains, again and again, 7 calls after it has got over the last time: so
-          the refusals begin at every place of the cycle of rounds, logs, compactions, kept copies
+  steady  in one life that trains: the refusal begins at each place where it writes (open, write,
+          fsync, replace of each file), one after the other; S seconds are waited for each
   start   k = 1 .. K calls from the start of the process, a life for each
 
 Demanded for each k: the process does not end (a store that cannot even be opened at the start may
@@ -41,8 +41,9 @@ from tapestry_p2p.errors import TEMPORARY, TapestryError
 
 BOUND_S, PATIENCE_S = 30.0, 120.0
 REFUSE_S = 1.5
-STEADY, START = 120, 60  # the second: calls until the first entry is out
-STEP = 7  # calls; has no divisor in common with those of a round
+STEADY_S, START = 60.0, 40  # copies are saved each 30 s; calls until the first entry is out
+STARTING = ("open lock", "open format.new")  # not while it trains
+LEARN_S = 45.0  # until all places have been passed once
 WORDS = ("No space left on device", "Input/output error")
 
 
@@ -153,19 +154,26 @@ def note(row: Row, subject: Subject, before: int = 0) -> None:
     """Take over what the seam counted."""
     told = subject.told()
     row.refused += told["refused"] - before
-    row.begun |= set(told["begun"])
-    row.places |= set(told["places"])
 
 
-def steady(subject: Subject, errno: int, times: int) -> Row:
-    """So many times, in one life."""
+def steady(subject: Subject, errno: int, wait_s: float) -> Row:
+    """At each place, in one life."""
     row = Row(f"steady, {errorcode[errno]}")
-    subject.told("clear")
-    for number in range(times):
-        before = subject.told(f"{STEP} {errno} {REFUSE_S}")["refused"]
-        until(lambda before=before: subject.told()["refused"] > before, f"a call, {number}")
+    for place in subject.told()["places"]:
+        if place in STARTING or "format" in place or place.startswith("ftruncate"):
+            continue  # the last follows from a refused write
+        row.places.add(place)
+        before = subject.told(f"at {errno} {REFUSE_S} {place}")["refused"]
+        until_ = time.monotonic() + wait_s
+        while subject.told()["refused"] == before and time.monotonic() < until_:
+            time.sleep(0.05)
+        told = subject.told()
+        if told["refused"] == before:
+            subject.told("0 0 0")
+            continue
+        row.begun |= set(told["begun"])
         row.tried += 1
-        watch_refusal(subject, row, before, f"number {number}")
+        watch_refusal(subject, row, before, place)
     return row
 
 
@@ -191,13 +199,15 @@ def starts(subject: Subject, errno: int, last: int, every: int) -> Row:
         first = subject.seq()
         until(lambda first=first: subject.seq() > max(first, 0), f"an entry after {k}")
         note(row, subject)
+        row.begun |= set(subject.told()["begun"])
+        row.places |= set(subject.told()["places"])
         row.worst_s = max(row.worst_s, time.monotonic() - began)
         if code := subject.stop():
             row.wrong.append(f"k = {k}: it ended with {code} when it was told to")
     return row
 
 
-def refused(folder: Path, steady_times: int, start_last: int, every: int) -> dict[str, Any]:
+def refused(folder: Path, steady_s: float, start_last: int, every: int) -> dict[str, Any]:
     """The whole run, in ``folder``."""
     homes = endless(folder, 0, 2)
     witness, subject = Member(homes[0]), Subject(homes[1])
@@ -206,7 +216,8 @@ def refused(folder: Path, steady_times: int, start_last: int, every: int) -> dic
     try:
         subject.start()
         until(lambda: subject.seq() > 3 and subject.copies > 0, "both to train")
-        rows += [steady(subject, errno, steady_times) for errno in (ENOSPC, EIO)]
+        time.sleep(min(LEARN_S, steady_s))
+        rows += [steady(subject, errno, steady_s) for errno in (ENOSPC, EIO)]
         subject.stop()
         rows += [starts(subject, errno, start_last, every) for errno in (ENOSPC, EIO)]
     except TimeoutError as error:
@@ -232,7 +243,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--steady", type=int, default=STEADY, help="times in a life that trains")
+    parser.add_argument("--steady", type=float, default=STEADY_S, help="s to wait for a place")
     parser.add_argument("--every", type=int, default=1, help="of a start: only each so-many-th k")
     parser.add_argument("--start", type=int, default=START, help="last k from a start")
     parser.add_argument("--json", action="store_true", help="print JSON in place of the table")

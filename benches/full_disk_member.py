@@ -4,9 +4,9 @@
 
 From the K-th call on that writes (open, write, fsync, ftruncate, replace, unlink of the store's
 modules, the audit log's too) every such call fails with ERRNO for SECONDS. Datagrams "K ERRNO
-SECONDS" to SOCKET arm it anew, counted from then; "clear" forgets where refusals began. Each is
-answered by a JSON object: how many calls there were, how many were refused, at which places (call
-and file) there were calls, and at which of them a refusal began.
+SECONDS" to SOCKET arm it anew, counted from then; "at ERRNO SECONDS CALL FILE" from the next such
+call on. Each is answered by a JSON object: how many calls there were and how many were refused, at
+which places (call and file) there were calls, and at which of them a refusal began.
 """
 
 from __future__ import annotations
@@ -39,10 +39,17 @@ class Seam:
         self.begun: set[str] = set()
         self._names: dict[int, str] = {}
         self._at, self._errno, self._for_s, self._until = 0, 0, 0.0, 0.0
+        self._place = ""  # any
 
     def arm(self, at: int, errno: int, for_s: float) -> None:
         """Refuse from the ``at``-th call from now on."""
         self._at, self._errno, self._for_s, self._until = self.calls + at, errno, for_s, 0.0
+        self._place = ""
+
+    def arm_at(self, place: str, errno: int, for_s: float) -> None:
+        """Refuse from the next call at that place on."""
+        self.arm(1, errno, for_s)
+        self._place = place
 
     def call(self, name: str, real: Any, *words: Any, **more: Any) -> Any:
         """One call: done, or refused; a write that is refused has taken half of its bytes."""
@@ -52,7 +59,8 @@ class Seam:
         self.calls += 1
         place = f"{name} {self._file(words[0])}"
         self.places.add(place)
-        if self._at and self.calls >= self._at and not self._until:
+        due = self._at and self.calls >= self._at and self._place in ("", place)
+        if due and not self._until:
             self._until = time.monotonic() + self._for_s
             self.begun.add(place)
         if not self._until or time.monotonic() >= self._until:
@@ -111,11 +119,12 @@ def listen(path: str, seam: Seam) -> None:
     sock.bind(path)
     while True:
         data, sender = sock.recvfrom(100)
-        words = data.decode().split()
-        if len(words) == 3:
-            seam.arm(int(words[0]), int(words[1]), float(words[2]))
-        elif words == ["clear"]:
+        words = data.decode().split(" ", 3)
+        if words[0] == "at":
             seam.begun.clear()
+            seam.arm_at(words[3], int(words[1]), float(words[2]))
+        elif len(words) == 3:
+            seam.arm(int(words[0]), int(words[1]), float(words[2]))
         told = {"calls": seam.calls, "refused": seam.refused}
         places = {"places": sorted(seam.places), "begun": sorted(seam.begun)}
         sock.sendto(json.dumps({**told, **places}).encode(), sender)
