@@ -21,6 +21,7 @@ from libp2p.crypto.x25519 import create_new_key_pair as create_noise_key
 from libp2p.custom_types import TProtocol
 from libp2p.network.connection.raw_connection import RawConnection
 from libp2p.peer.id import ID
+from libp2p.protocol_muxer.exceptions import MultiselectError
 from libp2p.protocol_muxer.generic_selector import GenericMultistreamSelector
 from libp2p.protocol_muxer.multiselect import Multiselect
 from libp2p.protocol_muxer.multiselect_client import MultiselectClient
@@ -237,7 +238,9 @@ class Connection:
                 else:
                     await self._handled(self.handlers.message(self.peer, channel, data))
         except TransportError as error:
-            self.abort(str(error), isinstance(error, FaultError))
+            gibberish = isinstance(error.__cause__, MultiselectError)
+            whole = not (stream.broken or stream.ended)  # else a break, or a farewell
+            self.abort(str(error), isinstance(error, FaultError) or (gibberish and whole))
         except MuxError as error:
             log.debug("a stream of %s ended: %s", self.address, error)
         finally:

@@ -86,7 +86,12 @@ async def breaks_off(connection: Connection) -> None:
     connection.raw.cut()
 
 
-@pytest.mark.parametrize("way", [oversize, unknown_frame])
+async def gibberish(connection: Connection) -> None:
+    stream = await connection.mux.open_stream()
+    await stream.write(bytes(60_000))
+
+
+@pytest.mark.parametrize("way", [oversize, unknown_frame, gibberish])
 @in_trio
 async def test_who_breaks_the_protocol_is_barred_and_its_block_waits(way: object) -> None:
     async with peers(1, 2, 3) as (us, culprit, neighbour):
