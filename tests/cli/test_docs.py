@@ -37,6 +37,22 @@ def test_a_command_of_the_readme_is_understood(line: str) -> None:
     assert bound.signature
 
 
+def typed(page: str) -> list[str]:
+    """The tapestry commands in a page's code blocks."""
+    text = (ROOT / "docs" / page).read_text()
+    blocks = re.findall(r"^```\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    lines = [line.split("  #")[0].strip() for block in blocks for line in block.splitlines()]
+    return [line for line in lines if line.startswith("tapestry ")]
+
+
+@pytest.mark.parametrize("line", [*typed("export.md"), *typed("tasks.md")])
+def test_a_command_of_a_page_is_understood(line: str) -> None:
+    words = shlex.split(line)[1:]
+    function, bound, _ = cli.make_app().parse_args(words, print_error=False, exit_on_error=False)
+    assert callable(function)
+    assert bound.arguments
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text()):
