@@ -63,6 +63,7 @@ FETCH_LEAST_S = 120.0  # for a fetch; a whole copy may come by the slowest link 
 SAVE_S = 2.0  # for saving at the end; what is not saved then is replayed from the log
 COPIES_EVERY_S = 30.0
 EVENTS_MAX = 4096
+Order = tuple[type, bytes, tuple[bytes, ...]]  # what is fetched, its header's hash, whom first
 
 
 @dataclass(frozen=True)
@@ -133,6 +134,7 @@ class Node:
         self._stop = trio.Event()
         self._nursery: trio.Nursery | None = None
         self._held: dict[bytes, list[tuple[str, bytes]]] = {}
+        self._fetching: dict[bytes, dict[Order, trio.CancelScope]] = {}  # by author
         self.rounds = Rounds(
             manifest,
             Pace(options.inner_steps, options.rounds, options.wait, options.round_s),
@@ -499,9 +501,31 @@ class Node:
             await self._events_in.send(ev.DialFailed(peer, trio.current_time()))
 
     async def _fetch(self, effect: ef.Fetch | ef.FetchKeyframe) -> None:
+        """Fetch what was ordered, and tell the protocol what came of it.
+
+        An order that comes again while the same source still answers waits for that answer, else a
+        slow source would be asked ever more; an order for another entry ends those before it.
+        """
+        header = effect.signed_header.header
+        order = (type(effect), header.hash, effect.sources[:1])
+        running = self._fetching.setdefault(effect.author, {})
+        if order in running:
+            return
+        for (_, entry, _), scope in running.items():
+            if entry != header.hash:
+                scope.cancel()
+        event: ev.Event | None = None
+        with trio.CancelScope() as running[order]:
+            event = await self._fetched(effect)
+        del running[order]
+        if not running and self._fetching.get(effect.author) is running:
+            del self._fetching[effect.author]
+        if event is not None:
+            await self.act(event)
+
+    async def _fetched(self, effect: ef.Fetch | ef.FetchKeyframe) -> ev.Event:
         author, header = effect.author, effect.signed_header.header
         held = self.copies.followed.get(author)
-        event: ev.Event
         try:
             if held is not None and held.seq == header.seq and isinstance(effect, ef.Fetch):
                 root = held.root
@@ -509,14 +533,13 @@ class Node:
                 root = await self.fetcher.entry(author, header, effect.sources)
             else:
                 root = await self.fetcher.whole(author, header, effect.sources)
-            if self.rounds.loom is not None:
-                self.rounds.loom.decoded(author, header.seq)
-            self.rounds.moved.set()
-            event = ev.Applied(author, header.seq, root, trio.current_time())
         except FetchError as error:
             log.debug("entry %d of %s: %s", header.seq, author.hex()[:8], error.reason)
-            event = ev.ApplyFailed(author, header.seq, error.reason, trio.current_time())
-        await self.act(event)
+            return ev.ApplyFailed(author, header.seq, error.reason, trio.current_time())
+        if self.rounds.loom is not None:
+            self.rounds.loom.decoded(author, header.seq)
+        self.rounds.moved.set()
+        return ev.Applied(author, header.seq, root, trio.current_time())
 
     def _forget(self, author: bytes) -> None:
         self.copies.followed.pop(author, None)
