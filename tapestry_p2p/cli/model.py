@@ -61,7 +61,7 @@ def generate(
     model
         An exported folder, or the name of an imported one; without it the running member's model.
     int8
-        Use the folder's eight-bit model: a quarter of the memory.
+        Use the folder's eight-bit model: its weights take a quarter of the memory.
     trust_code
         Run the code of the folder's own task, if it has one: it can do what you can do, without
         the network.
