@@ -9,7 +9,7 @@ from typing import Any
 from tapestry_p2p.cli.output import show
 from tapestry_p2p.daemon.ask import ask
 from tapestry_p2p.daemon.paths import Paths, find_paths
-from tapestry_p2p.errors import NO_DAEMON, OK, TapestryError
+from tapestry_p2p.errors import NO_DAEMON, OK, TEMPORARY, TapestryError
 
 WAIT_S = 60.0
 
@@ -60,6 +60,9 @@ def _of_a_stopped_one(paths: Paths, rounds: int) -> tuple[int, int]:
     store = Store(paths.state / "store", manifest.streams.ring)
     try:
         return lay_down(store, rounds, manifest.schema.parameters, manifest.limits.norm_max)
+    except OSError as error:
+        words = f"nothing was changed: cannot write to {store.directory}: {error.strerror}"
+        raise TapestryError(words, TEMPORARY) from error
     finally:
         store.close()
 

@@ -53,6 +53,14 @@ def write_all(fd: int, data: bytes) -> None:
         view = view[os.write(fd, view) :]
 
 
+def _give_to_owner(fd: int, folder: Path) -> None:
+    """What root writes, by a verb, belongs to whom the folder belongs: a service is not root."""
+    owner = folder.stat()
+    if os.geteuid() == 0 and owner.st_uid:
+        with contextlib.suppress(OSError):  # a root that may not is no root of this folder
+            os.fchown(fd, owner.st_uid, owner.st_gid)
+
+
 def write_file(path: Path, data: bytes, mode: int = 0o600) -> None:
     """Replace ``path`` by ``data`` atomically and durably. OSError if the disk refuses."""
     draft = path.with_name(path.name + ".new")
@@ -60,6 +68,7 @@ def write_file(path: Path, data: bytes, mode: int = 0o600) -> None:
     try:
         fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
         try:
+            _give_to_owner(fd, path.parent)
             write_all(fd, data)
             os.fsync(fd)
         finally:
@@ -140,6 +149,7 @@ class Mark:
         if self._fd is None:
             self._sector = 1 - max(range(2), key=self._numbers().__getitem__)
             self._fd = os.open(self._path, os.O_WRONLY | os.O_CREAT, 0o600)
+            _give_to_owner(self._fd, self._path.parent)
             sync_directory(self._path.parent)
         os.lseek(self._fd, self._sector * _SECTOR, os.SEEK_SET)
         crash.point(f"before marking {self._path.name}")

@@ -1,14 +1,17 @@
-"""Earlier own copies, kept for a rollback: the newest three, then ever sparser ones.
+"""Earlier own copies, kept for a rollback: of the newest three stretches, then ever sparser.
 
-One sealed file each, named by the entry after which the copy stood so and by its round. From the
-oldest of the newest three the log leads on, so every round since is to be had; of the time before,
-only what lies here. Each costs as much disk as the model: at most `FILES_MAX` of them.
+One sealed file each, named by the entry after which the copy stood so and by its round. A stretch
+is ``every`` entries. Its first copy is kept, and its last: what a rollback began from, where the
+log does not lead. From the oldest of the newest three stretches on the log is whole, so every round
+since is to be had; of the time before, only what lies here. Each costs as much disk as the model:
+seven files, and up to three more after rollbacks.
 """
 
 import contextlib
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 
 import msgpack
@@ -20,7 +23,7 @@ from tapestry_p2p.mix.codec import Vector
 NEWEST = 3
 SPARSE = (8, 64)  # of so many times `every` entries the first copy is kept, two of each
 SPARSE_KEPT = 2
-FILES_MAX = NEWEST + SPARSE_KEPT * len(SPARSE)
+FILES_MAX = 2 * NEWEST + SPARSE_KEPT * len(SPARSE)
 _NAME = re.compile(r"(\d{1,19})\.(\d{1,19})\.past")
 
 
@@ -38,15 +41,23 @@ class Kept:
 
 
 def worth_keeping(seqs: Iterable[int], every: int) -> set[int]:
-    """Which of these are kept: the newest, and the first of each of the newest longer stretches."""
+    """Which of these are kept: first and last of the newest stretches, first of longer ones."""
     ordered = sorted(seqs)
-    kept = set(ordered[-NEWEST:])
+    kept: set[int] = set()
+    for inside in _newest(ordered, every):
+        kept |= {inside[0], inside[-1]}
     for times in SPARSE:
         first: dict[int, int] = {}
         for seq in ordered:
             first.setdefault(seq // (every * times), seq)
         kept |= set(list(first.values())[-SPARSE_KEPT:])
     return kept
+
+
+def _newest(ordered: Iterable[int], every: int) -> list[list[int]]:
+    """The newest stretches, rising, and which of these lie in each."""
+    inside = [list(group) for _, group in groupby(ordered, lambda seq: seq // every)]
+    return inside[-NEWEST:]
 
 
 class Past:
@@ -70,8 +81,8 @@ class Past:
 
     def leads_on_from(self) -> int:
         """The entry after which the log has to be whole; a high number if nothing lies here."""
-        kept = self.kept()[-NEWEST:]
-        return kept[0].seq if kept else 1 << 62
+        newest = _newest((each.seq for each in self.kept()), self._every)
+        return newest[0][0] if newest else 1 << 62
 
     def keep(self, seq: int, round_: int, copy: Vector) -> None:
         """Keep float32[d], and let go what is not worth it any more. OSError."""

@@ -237,7 +237,7 @@ class Rounds:
             job = functools.partial(earlier, self._store, back, self.round, norm_max)
             vector, round_ = await trio.to_thread.run_sync(job)
             save = functools.partial(
-                self._store.save_own, own.seq, self.round, vector, vector, reverted=True
+                self._store.save_own, own.seq, self.round, vector, vector, True
             )
             await self._disk.write(save)
             own = Followed(own.seq, PublicCopy(vector), b"")
@@ -399,9 +399,7 @@ class Rounds:
         now = trio.current_time()
         if throttled and now - self._saved_at < SAVE_SHARE * self._save_took:
             return
-        latest, copy = loom.latest, own.copy.vector
-        await self._disk.write(
-            functools.partial(self._store.save_own, own.seq, self.round, latest, copy)
-        )
+        state = own.seq, self.round, loom.latest, own.copy.vector, self.voice.reverted
+        await self._disk.write(functools.partial(self._store.save_own, *state))
         self._saved_at = trio.current_time()
         self._save_took = self._saved_at - now

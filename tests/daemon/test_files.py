@@ -36,6 +36,20 @@ def test_the_newest_comes_back(pair: Pair, tmp_path: Path) -> None:
     assert oct(newest(tmp_path).stat().st_mode & 0o777) == "0o600"
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root writes for others")
+def test_what_root_writes_belongs_to_whom_the_folder_belongs(tmp_path: Path) -> None:
+    folder = tmp_path / "store"
+    folder.mkdir()
+    os.chown(folder, 1234, 1235)
+    write_file(folder / "own.0", b"by a verb")
+    mark = Mark(folder / "own.seq")
+    mark.note(3)
+    mark.close()
+    for path in folder.iterdir():
+        found = path.stat()
+        assert (found.st_uid, found.st_gid, found.st_mode & 0o777) == (1234, 1235, 0o600)
+
+
 def test_a_restarted_program_never_writes_over_the_newest(pair: Pair, tmp_path: Path) -> None:
     for number in range(3):
         restarted = Pair(tmp_path / "own")

@@ -1,16 +1,20 @@
 """Earlier states: which are kept, each of them had again bit for bit, and a new entry for it."""
 
+import errno
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import trio
-from daemon_kit import Author, in_trio, make_manifest, make_node, same, vector
+from daemon_kit import Author, in_trio, key, make_manifest, make_node, same, vector
 
 from tapestry_p2p.cli.main import main
+from tapestry_p2p.daemon import files
 from tapestry_p2p.daemon import node as module
+from tapestry_p2p.daemon.address import Address
 from tapestry_p2p.daemon.copies import copy_root
 from tapestry_p2p.daemon.manifest import dump_manifest
 from tapestry_p2p.daemon.past import FILES_MAX, NEWEST, Kept, Past, worth_keeping
@@ -18,7 +22,7 @@ from tapestry_p2p.daemon.recovery import recover
 from tapestry_p2p.daemon.rollback import earlier, in_words, lay_down, rounds_back, stretches
 from tapestry_p2p.daemon.status import Control
 from tapestry_p2p.daemon.store import Store, peek_entries
-from tapestry_p2p.errors import REFUSED, USAGE, TapestryError
+from tapestry_p2p.errors import REFUSED, TEMPORARY, USAGE, TapestryError
 from tapestry_p2p.gossip.header import RESUME, decode_signed
 from tapestry_p2p.mix.codec import Vector
 from tapestry_p2p.mix.copy import PublicCopy
@@ -69,6 +73,21 @@ def test_however_long_it_runs_few_are_kept_and_none_that_was_let_go_is_wanted_ag
         assert kept - before <= {16 * n}
         assert len(kept) <= FILES_MAX
     assert min(kept) < 16 * 2999 - 1000, "and some of them are old"
+
+
+def test_rollbacks_push_no_round_out_that_is_kept_otherwise(store: Store) -> None:
+    now = 5 * RING
+    lived(store, now)
+    author = Author(network=MANIFEST.network_id).genesis().grow(now)
+    for back in (3, 3, 7, 20, 2 * RING):
+        copy, _ = earlier(store, back, now, NORM_MAX)
+        author.copy = PublicCopy(copy)
+        store.save_own(author.seq, now, copy, copy, reverted=True)
+        store.append_entry(author.resume().entries[-1])
+        store.save_own(author.seq, now, copy, copy)
+        possible = rounds_back(stretches(store.past, stored(store)), now)
+        assert set(range(1, 2 * RING + 1)) <= set(possible), back
+    assert len(store.past.kept()) <= FILES_MAX
 
 
 def test_a_kept_copy_is_read_as_it_was_and_damage_is_seen(tmp_path: Path) -> None:
@@ -175,6 +194,25 @@ def test_killed_between_the_resume_and_the_save_it_stands_there_all_the_same(sto
     assert same(again.copy, found.copy)
 
 
+@in_trio
+async def test_stopped_before_it_could_be_stated_it_is_stated_the_next_time(store: Store) -> None:
+    after = lived(store, 9)
+    lay_down(store, 3, len(vector()), NORM_MAX)
+    nobody = Address("ip4", "127.0.0.1", 9, key(5).peer_id)
+    async with trio.open_nursery() as nursery:
+        node = make_node(MANIFEST, store, bootstrap=(nobody,))
+        await nursery.start(node.run)
+        node.copies.set_genesis(vector())
+        await node.rounds.settle_stream()
+        assert node.voice.is_silent(), "it asks first"
+        node.stop()
+    assert RESUME not in kinds(store)
+    found = recover(store, len(vector()), NORM_MAX)
+    assert found.reverted
+    assert found.copy is not None
+    assert same(found.copy, after[6])
+
+
 def test_a_damaged_store_asks_its_peers_first(store: Store) -> None:
     lived(store, 9)
     log = store.directory / "own.log"
@@ -272,3 +310,25 @@ def test_the_verb_on_a_stopped_member(
     store.close()
     assert found.copy is not None
     assert np.array_equal(found.copy, after[6])
+
+
+def test_a_stopped_member_whose_disk_is_full_is_left_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TAPESTRY_HOME", str(tmp_path))
+    (tmp_path / "network.toml").write_text(dump_manifest(MANIFEST))
+    store = Store(tmp_path / "state" / "store", RING)
+    lived(store, 9)
+    store.close()
+
+    def full(_fd: int, _data: bytes) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "write_all", full)
+        assert main(["rollback", "--rounds", "3"]) == TEMPORARY
+    assert "nothing was changed" in capsys.readouterr().err
+    store = Store(tmp_path / "state" / "store", RING)
+    found = recover(store, len(vector()), NORM_MAX)
+    store.close()
+    assert (found.round, found.reverted) == (9, False)
