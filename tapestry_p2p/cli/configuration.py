@@ -22,7 +22,7 @@ def check(*, json: bool = False) -> None:
     json
         Print JSON.
     """
-    from tapestry_p2p.daemon.config import load_config, need_data
+    from tapestry_p2p.daemon.config import load_config, need_data, need_no_schedule
     from tapestry_p2p.daemon.keyfile import load_key
     from tapestry_p2p.daemon.manifest import load_manifest, task_file
     from tapestry_p2p.daemon.paths import find_paths
@@ -31,6 +31,7 @@ def check(*, json: bool = False) -> None:
     paths = find_paths()
     manifest = load_manifest(paths.manifest)
     config = load_config(paths.member)
+    need_no_schedule(config, manifest.training.schedule_steps)
     data = need_data(config, manifest.task.name)
     task_file(manifest, paths.config)
     show(

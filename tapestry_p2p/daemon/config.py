@@ -290,6 +290,16 @@ def dump_config(config: Config) -> str:
     return tomlfile.dump(config, _HEAD, hide_defaults=True)
 
 
+def need_no_schedule(config: Config, schedule_steps: int) -> None:
+    """TapestryError (78) if rounds are to keep a time where the network counts steps."""
+    if config.budget.round_s and schedule_steps:
+        raise TapestryError(
+            "budget.round_s changes how many steps a round has, and this network's schedule counts"
+            " steps (training.schedule_steps): set budget.round_s = 0 in tapestry.toml",
+            BAD_CONFIG,
+        )
+
+
 def need_data(config: Config, task: str) -> list[Path]:
     """The data files and folders, all there. TapestryError (exit 78) if one is missing or none."""
     if task == "digits" and not config.data.paths:

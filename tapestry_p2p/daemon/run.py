@@ -24,7 +24,7 @@ from tapestry_p2p.daemon.apart import Door
 from tapestry_p2p.daemon.attacker import Attacker
 from tapestry_p2p.daemon.beside import keep_page
 from tapestry_p2p.daemon.ceiling import Ceiling, resident_bytes, watch_memory
-from tapestry_p2p.daemon.config import Config, load_config, need_data
+from tapestry_p2p.daemon.config import Config, load_config, need_data, need_no_schedule
 from tapestry_p2p.daemon.ending import ENDING
 from tapestry_p2p.daemon.keyfile import load_key
 from tapestry_p2p.daemon.manifest import Manifest, load_manifest, task_file
@@ -53,12 +53,7 @@ def run(paths: Paths, apart: bool = False) -> None:
     crash.arm("node")
     manifest = load_manifest(paths.manifest)
     config = load_config(paths.member)
-    if config.budget.round_s and manifest.training.schedule_steps:
-        raise TapestryError(
-            "budget.round_s changes how many steps a round has, and this network's schedule counts"
-            " steps (training.schedule_steps): set budget.round_s = 0 in tapestry.toml",
-            BAD_CONFIG,
-        )
+    need_no_schedule(config, manifest.training.schedule_steps)
     seed = load_key(paths.key, given=paths.credentials is not None)
     paths.make()
     task = task_file(manifest, paths.config)

@@ -335,6 +335,7 @@ class Trainer:
 
     async def _listen(self, sock: socket.socket, shared: link.SharedVectors) -> str:
         life = self.life
+        self._silence.began()
         while True:
             packet: bytes | None = None
             with trio.move_on_after(LOOK_S):

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import msgspec
 import pytest
-import trio
 from daemon_kit import in_trio, make_manifest, vector
 from test_trainer_process import Rounds, running, stand_in, until
 
+from tapestry_p2p.cli.main import main
 from tapestry_p2p.daemon import tempo, trainer
 from tapestry_p2p.daemon.config import Budget, Config, dump_config
 from tapestry_p2p.daemon.keyfile import make_key
@@ -18,6 +18,7 @@ from tapestry_p2p.daemon.tempo import (
     LOOK_S,
     SILENCE_FIRST_S,
     SILENCE_LEAST_S,
+    SILENCE_MOST_S,
     SILENCE_TIMES,
     Silence,
     Tempo,
@@ -48,6 +49,16 @@ def test_it_stays_within_four_times_the_networks_number() -> None:
     assert tempo.steps == 200
     rounds_of(tempo, 100.0, 20)
     assert tempo.steps == 12
+
+
+@pytest.mark.parametrize("wrong", [5e-324, 1e-310, 1e308])
+def test_a_time_that_was_measured_wrongly_is_forgotten_within_some_rounds(wrong: float) -> None:
+    for before in (0, 5):
+        tempo = Tempo(steps=50, round_s=10.0)
+        rounds_of(tempo, 0.2, before)
+        tempo.took(tempo.steps, wrong)
+        assert 12 <= tempo.steps <= 200
+        assert rounds_of(tempo, 0.2, 8) == pytest.approx(10.0, rel=0.15)
 
 
 def test_noise_is_not_worth_telling() -> None:
@@ -84,6 +95,18 @@ def test_silence_is_measured_by_the_rounds_that_were_seen() -> None:
     assert silence.allowed_s == 2 * SILENCE_TIMES * 60.0, "it was too short for this machine"
 
 
+def test_each_life_may_take_long_until_its_first_round_and_none_for_ever() -> None:
+    silence = Silence()
+    silence.heard(round_s=1.0)
+    silence.began()
+    silence.heard()
+    assert silence.allowed_s == SILENCE_FIRST_S, "it compiles, or reads its state"
+    silence.heard(round_s=1.0)
+    assert silence.allowed_s == SILENCE_LEAST_S
+    silence.heard(round_s=1e308)
+    assert silence.allowed_s == SILENCE_MOST_S
+
+
 def test_whoever_owes_nothing_may_be_silent_for_ever() -> None:
     silence = Silence()
     assert not any(silence.looked(owes=False) for _ in range(10_000))
@@ -116,12 +139,23 @@ async def test_a_trainer_that_waits_for_us_or_has_finished_does_not_hang(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(trainer, "LOOK_S", 0.01)
-    monkeypatch.setattr(tempo, "SILENCE_LEAST_S", 5 * LOOK_S)
+    monkeypatch.setattr(
+        tempo, "SILENCE_LEAST_S", 40 * LOOK_S
+    )  # a busy machine's, until it finished
+    looks: list[bool] = []
+    looked = Silence.looked
+
+    def noted(silence: Silence, owes: bool) -> bool:
+        looks.append(owes)
+        return looked(silence, owes)
+
+    monkeypatch.setattr(Silence, "looked", noted)
     rounds = Rounds(tmp_path, last=3)
     async with running(rounds) as subject:
         await rounds.all_came.wait()
-        for _ in range(30):
-            await trio.sleep(0.01)
+        looks.clear()
+        await until(lambda: len(looks) > 60)
+        assert not any(looks)
         assert subject.state.restarts == 0
 
 
@@ -129,7 +163,7 @@ async def test_a_trainer_that_waits_for_us_or_has_finished_does_not_hang(
 
 
 def test_a_network_whose_schedule_counts_steps_allows_no_wanted_time(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("TAPESTRY_HOME", str(tmp_path))
     paths = find_paths()
@@ -142,3 +176,5 @@ def test_a_network_whose_schedule_counts_steps_allows_no_wanted_time(
     with pytest.raises(TapestryError, match="schedule counts") as caught:
         run(paths)
     assert caught.value.exit_code == BAD_CONFIG
+    assert main(["config", "check"]) == BAD_CONFIG
+    assert "schedule counts" in capsys.readouterr().err
