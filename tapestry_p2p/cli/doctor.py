@@ -3,18 +3,20 @@
 Loads neither jax nor libp2p: it works also where those do not.
 """
 
+import os
 from collections.abc import Generator, Iterator
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from tapestry_p2p.cli.output import show
 from tapestry_p2p.daemon import examine, machine
 from tapestry_p2p.daemon.ask import ask
-from tapestry_p2p.daemon.config import Config, load_config
+from tapestry_p2p.daemon.config import Config, load_config, need_no_schedule
 from tapestry_p2p.daemon.examine import NOTE, PROBLEM, Finding
 from tapestry_p2p.daemon.manifest import Manifest, load_manifest
 from tapestry_p2p.daemon.paths import Paths, find_paths
-from tapestry_p2p.daemon.store import Store
+from tapestry_p2p.daemon.store import Store, take_lock
 from tapestry_p2p.daemon.upgrade import FORMAT, found_format
 from tapestry_p2p.errors import FAILURE, NOT_READY, OK, TEMPORARY, TapestryError
 
@@ -39,11 +41,8 @@ def doctor(*, repair: bool = False, json: bool = False) -> int:
     status = _status(paths)
     if repair and status:
         raise TapestryError("the member runs: stop it first (tapestry stop)", FAILURE)
+    mended = _mended(paths) if repair else []
     found = list(_all(paths, status, repair))
-    mended: list[str] = []
-    if repair:
-        mended = [f"{each.name}: {each.words}" for each in found if _mend(each)]
-        found = list(_all(paths, status, repair))
     rows = [
         {"name": each.name, "verdict": each.verdict, "words": each.words, "next": each.next}
         for each in found
@@ -58,6 +57,26 @@ def _status(paths: Paths) -> dict[str, Any]:
     with suppress(TapestryError):
         return ask(paths.control_socket, {"do": "status"}, ASK_S)
     return {}
+
+
+def _mended(paths: Paths) -> list[str]:
+    """Mend, and hold the store's lock: what a running member writes just now is no damage."""
+    folder = paths.state / "store"
+    if not 0 < found_format(folder) <= FORMAT:  # who knows what is right in a newer one
+        return []
+    try:
+        lock = take_lock(folder)
+    except OSError as error:
+        raise TapestryError(f"{folder} cannot be locked: {error.strerror}", FAILURE) from error
+    try:
+        found = [*examine.examine(folder), *examine.dead_sockets(*_sockets(paths))]
+        return [f"{each.name}: {each.words}" for each in found if _mend(each)]
+    finally:
+        os.close(lock)
+
+
+def _sockets(paths: Paths) -> tuple[Path, ...]:
+    return paths.control_socket, paths.text_socket, paths.trainer_socket
 
 
 def _mend(found: Finding) -> bool:
@@ -88,8 +107,7 @@ def _all(paths: Paths, status: dict[str, Any], repair: bool) -> Iterator[Finding
     yield machine.reachability(status)
     yield machine.wall(status)
     yield from _store(paths, manifest, bool(status), repair)
-    sockets = (paths.control_socket, paths.text_socket, paths.trainer_socket)
-    yield from examine.dead_sockets(*sockets)
+    yield from examine.dead_sockets(*_sockets(paths))
 
 
 def _files(
@@ -101,6 +119,7 @@ def _files(
     try:
         manifest = load_manifest(paths.manifest)
         config = load_config(paths.member)
+        need_no_schedule(config, manifest.training.schedule_steps)
         words = f"network {manifest.network.name} {manifest.network_id.hex()[:8]}"
         yield Finding("files", examine.OK, f"network.toml and tapestry.toml hold: {words}")
     except TapestryError as error:

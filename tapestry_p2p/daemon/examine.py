@@ -174,6 +174,9 @@ def _mark(folder: Path) -> Finding:
             "mark", PROBLEM, f"entry {marked} was made durable, the log ends at {newest}",
             "start the member: it asks its peers for the rest",
         )  # fmt: skip
+    if marked < 0 <= newest:
+        words = f"own.seq marks nothing, the log ends at {newest}"
+        return Finding("mark", NOTE, words, "the member's next entry marks it again")
     return Finding("mark", OK, f"entry {max(marked, newest)} is the highest")
 
 

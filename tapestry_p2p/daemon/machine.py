@@ -171,10 +171,14 @@ def wall(status: dict[str, Any]) -> Finding:
     if status.get("trainer", {}).get("pid"):
         alone, line = bool(status["trainer_isolated"]), str(status["isolation"])
     else:
-        done = subprocess.run(
-            [sys.executable, "-c", _ASK_ISOLATION],
-            capture_output=True, text=True, timeout=ISOLATION_S, check=False,
-        )  # fmt: skip
+        try:
+            done = subprocess.run(
+                [sys.executable, "-c", _ASK_ISOLATION],
+                capture_output=True, text=True, timeout=ISOLATION_S, check=False,
+            )  # fmt: skip
+        except subprocess.TimeoutExpired:
+            words = f"not known: no answer in {ISOLATION_S:.0f} s"
+            return Finding("isolation", NOTE, words, "try again when less runs here")
         first, _, line = done.stdout.strip().partition(" ")
         alone = first == "True"
     if alone:

@@ -104,18 +104,9 @@ class Store:
             (directory / "copies").mkdir(mode=0o700, exist_ok=True)
             sync_directory(directory.parent)
             sync_directory(directory)
-            self._lock = os.open(directory / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+            self._lock = take_lock(directory)
         except OSError as error:
             raise _unusable(directory, error) from error
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            os.close(self._lock)
-            raise TapestryError(
-                f"another daemon already runs on {directory}; stop it first (tapestry stop), "
-                "or give this one a TAPESTRY_HOME of its own",
-                TEMPORARY,
-            ) from error
         try:
             logged = read_entries(directory)
             bring_up(directory, logged[-1].seq if logged else -1)
@@ -201,6 +192,7 @@ class Store:
     def append_entry(self, entry: LoggedEntry) -> None:
         """Write an own entry ahead: durable when this returns, and only then to be shown."""
         if self._end is None:
+            sync_directory(self.directory)  # the log may have been replaced, and that refused
             logged = self._read_log()
             self._head = logged[-1].signed if logged else self._head
         if self._head != entry.signed:  # else only what came after it was refused: we try again
@@ -295,6 +287,21 @@ class Store:
     def save_known(self, snapshot: bytes) -> None:
         """Save what the protocol knows."""
         self._known.save(snapshot)
+
+
+def take_lock(directory: Path) -> int:
+    """Its descriptor: a close gives it back. TapestryError (75) if it is taken; OSError."""
+    lock = os.open(directory / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(lock)
+        raise TapestryError(
+            f"another daemon already runs on {directory}; stop it first (tapestry stop), "
+            "or give this one a TAPESTRY_HOME of its own",
+            TEMPORARY,
+        ) from error
+    return lock
 
 
 def _unusable(directory: Path, error: OSError) -> TapestryError:

@@ -31,6 +31,7 @@ from tapestry_p2p.daemon.manifest import (
 from tapestry_p2p.daemon.paths import find_paths
 from tapestry_p2p.daemon.store import Store
 from tapestry_p2p.daemon.upgrade import FORMAT
+from tapestry_p2p.errors import TapestryError
 
 ROOT = Path(__file__).parents[2]
 
@@ -99,6 +100,10 @@ def both(folder: Path, name: str) -> None:
         flip(path)
 
 
+def both_sectors(path: Path) -> None:
+    path.write_bytes(bytes(len(path.read_bytes())))
+
+
 DAMAGE: dict[str, tuple[Callable[[Path], object], str, str, bool]] = {
     # what is done -> finding, verdict, whether --repair mends it
     "a generation": (lambda s: flip(s / "own.1"), "own", PROBLEM, True),
@@ -111,6 +116,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str, str, bool]] = {
         lambda s: (s / "own.log").write_bytes((s / "own.log").read_bytes()[:-900]),
         "mark", PROBLEM, False,
     ),
+    "the mark": (lambda s: both_sectors(s / "own.seq"), "mark", NOTE, False),
     "a draft": (lambda s: (s / "own.0.new").write_bytes(b"half"), "leftovers", NOTE, True),
     "a strange file": (lambda s: (s / "notes.txt").write_text("hm"), "leftovers", NOTE, False),
     "a newer format": (
@@ -190,10 +196,52 @@ def test_a_running_member_is_looked_at_and_not_repaired(
     assert "stop it first" in capsys.readouterr().err
 
 
-def test_a_locked_store_is_not_repaired(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    holds = Store(home / "state" / "store", RING)
+@pytest.mark.parametrize("manifest", ["as it was", "broken"])
+def test_a_locked_store_is_not_repaired(manifest: str, home: Path) -> None:
+    store = home / "state" / "store"
+    holds = Store(store, RING)
+    (store / "own.0.new").write_bytes(b"being written just now")
+    if manifest == "broken":
+        (home / "network.toml").write_text(manifest)
     assert main(["doctor", "--repair"]) == 75
     holds.close()
+    assert (store / "own.0.new").exists()
+
+
+def test_nobody_can_start_while_it_mends(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(machine, "wall", lambda _status: Finding("isolation", OK, "quickly"))
+    store = home / "state" / "store"
+    (store / "own.0.new").write_bytes(b"half")
+    mend, tried = verb._mend, list[str]()
+
+    def mended(found: Finding) -> bool:
+        with pytest.raises(TapestryError, match="another daemon"):
+            Store(store, RING)
+        tried.append(found.name)
+        return mend(found)
+
+    monkeypatch.setattr(verb, "_mend", mended)
+    _, found = told(capsys, "--repair")
+    assert "leftovers" in tried
+    assert found["repaired"]
+    Store(store, RING).close()
+
+
+def test_a_newer_store_is_left_as_it_is(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    store = home / "state" / "store"
+    (store / "format").write_bytes(seal(FORMAT + 1, b""))
+    for path in (store / "past").iterdir():
+        path.write_bytes(b"sealed in a way that only the newer version knows")
+    before = {path: path.read_bytes() for path in store.rglob("*") if path.is_file()}
+    told(capsys, "--repair")
+    assert {path: path.read_bytes() for path in store.rglob("*") if path.is_file()} == before
+
+
+def test_a_machine_too_busy_to_tell_of_its_wall_is_a_note(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "ISOLATION_S", 0.001)
+    assert machine.wall({}).verdict == NOTE
 
 
 @pytest.mark.parametrize(

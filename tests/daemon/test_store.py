@@ -125,6 +125,32 @@ def test_the_whole_log_lost_before_the_first_state_is_known_for_it(
     assert loaded(opened()).rolled_back
 
 
+def test_a_log_whose_replacing_was_not_synced_is_synced_before_its_entry_counts(
+    opened: Callable[[], Store], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = written(opened(), 3, saved=0)
+    log = folder / "own.log"
+    data = bytearray(log.read_bytes())
+    data[100] ^= 1
+    log.write_bytes(data)
+    store, synced = opened(), list[Path]()
+    store.load_own()
+
+    def refused(_path: Path) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    entry = LoggedEntry(3, b"signed 3", b"x")
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "sync_directory", refused)
+        with pytest.raises(OSError, match="Input/output"):
+            store.append_entry(entry)
+    monkeypatch.setattr(module, "sync_directory", synced.append)
+    store.append_entry(entry)
+    assert synced == [folder]
+    assert loaded_entries(store)[-1] == entry
+    assert len(loaded_entries(store)) == len(made)
+
+
 def test_an_entry_whose_mark_was_refused_is_logged_once(
     opened: Callable[[], Store], folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
