@@ -173,7 +173,7 @@ def ended(folder: Path, ends: int, seed: int) -> dict[str, Any]:
             "bound": BOUND_S,
         },
         "seconds": round(time.monotonic() - began),
-        "sound": not tally.faults and tally.unborn < len(took) / 10,
+        "sound": not tally.faults and tally.unborn <= max(1, len(took) // 10),
     }  # fmt: skip
 
 

@@ -12,6 +12,7 @@ from daemon_kit import Author, in_trio, make_node, same, vector
 
 from tapestry_p2p import crash
 from tapestry_p2p.cli.main import main
+from tapestry_p2p.daemon import voice
 from tapestry_p2p.daemon.files import Mark, seal
 from tapestry_p2p.daemon.manifest import load_manifest
 from tapestry_p2p.daemon.recovery import recover
@@ -72,7 +73,8 @@ def test_what_was_known_is_written_anew_and_read_without_any_leniency(home: Path
 
 
 @in_trio
-async def test_a_node_goes_on_from_it(home: Path) -> None:
+async def test_a_node_goes_on_from_it(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(voice, "ASK_DEADLINE_S", 0.2)
     store = Store(home / "state" / "store", MANIFEST.streams.ring)
     async with trio.open_nursery() as nursery:
         node = make_node(MANIFEST, store)
