@@ -6,8 +6,9 @@ oldest of them at once, then whoever takes too long over its handshake. So no nu
 sockets keeps an honest member out.
 
 A handshake costs us 4 ms whoever wants it, so each address block has a few to spend, and those
-where no established member was ever seen have a few together. Who breaks the protocol pays with
-its block's, and is barred when it has done so several times. This machine pays nothing.
+where no established member was ever seen have a few together. Who speaks and goes without one has
+spent one too, for it held a place. Who breaks the protocol pays with its block's, and is barred
+when it has done so several times. This machine pays nothing.
 """
 
 import ipaddress
@@ -94,6 +95,7 @@ class Guest:
     cut: Callable[[], None]
     since: float  # when it came, seconds on any clock that does not jump
     known: bool = False  # has proven who it is
+    shook: bool = False  # has asked for a handshake, and paid if it got one
 
     def __post_init__(self) -> None:
         self.block = block_of(self.host)
@@ -128,7 +130,7 @@ class Gate:
             return False
         everybody = self.strangers
         full = len(everybody) >= self._strangers_max
-        if full and not self._show_out(everybody, guest.since, "strangers"):
+        if full and not self._show_out(everybody, guest.since, "strangers", guest.block):
             return False
         self._guests[guest] = None
         return True
@@ -142,16 +144,22 @@ class Gate:
 
     def shake(self, guest: Guest, at: float) -> bool:
         """Spend a handshake of the guest's block, before anything is computed; False: none left."""
-        block = guest.block
+        block, guest.shook = guest.block, True
         if not self._may_shake(block, at):
             self.refused["handshakes"] += 1
             return False
-        if block in self._established:
-            self._known.charge(block, 1.0, at)
-        elif block:
-            self._shakes.charge(block, 1.0, at)
+        self._charge(block, 1.0, at)
+        if block and block not in self._established:
             self._others.take(1.0, at)
         return True
+
+    def _charge(self, block: str, handshakes: float, at: float) -> None:
+        if not block:
+            return
+        if block in self._established:
+            self._known.charge(block, handshakes, at)
+        else:
+            self._shakes.charge(block, handshakes, at)
 
     def vouch(self, host: str) -> None:
         """An established member was seen at that address."""
@@ -164,9 +172,7 @@ class Gate:
         """The guest, who was ``peer``, broke the protocol; nobody: it was barred already."""
         if peer:
             self._faults.charge(peer, 1.0, at)
-        if guest.block:
-            self._established.pop(guest.block, None)
-            self._shakes.charge(guest.block, FAULT_SHAKES, at)
+        self._charge(guest.block, FAULT_SHAKES, at)
 
     def is_barred(self, peer: bytes, at: float) -> bool:
         """Whether a peer has broken the protocol too often of late."""
@@ -182,20 +188,26 @@ class Gate:
         guest.known = True
         return True
 
-    def leave(self, guest: Guest) -> None:
+    def leave(self, guest: Guest, at: float) -> None:
         """The socket is gone."""
         self._guests.pop(guest, None)
+        if not guest.shook and not guest.silent():
+            guest.shook = True
+            self._charge(guest.block, 1.0, at)
 
     def __len__(self) -> int:
         """Sockets that others opened to us, members and strangers."""
         return len(self._guests)
 
-    def _show_out(self, guests: list[Guest], now: float, reason: str) -> bool:
-        """Make room: the oldest silent one goes, or the slowest; else the newcomer stays out."""
+    def _show_out(self, guests: list[Guest], now: float, reason: str, block: str = "") -> bool:
+        """Make room: the oldest silent one goes, or the slowest, or for ``block``, where a member
+        was seen, the oldest from elsewhere; else the newcomer stays out."""
         self.refused[reason] += 1
+        silent = [guest for guest in guests if guest.silent()]
         slow = [guest for guest in guests if now - guest.since > SLOW_S]
-        for guest in [*(guest for guest in guests if guest.silent()), *slow]:
-            self._guests.pop(guest)
+        others = [guest for guest in guests if guest.block not in self._established]
+        for guest in [*silent, *slow, *(others if block in self._established else ())]:
+            self.leave(guest, now)
             guest.cut()
             return True
         return False

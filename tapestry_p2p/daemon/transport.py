@@ -418,7 +418,7 @@ class Transport:
         except TransportError as error:
             log.debug("a stranger was refused: %s", error)
         finally:
-            self.gate.leave(guest)
+            self.gate.leave(guest, trio.current_time())
             if connection is not None and connection.at_fault:
                 self.gate.blame(guest, trio.current_time(), connection.peer)
 

@@ -11,6 +11,7 @@ from tapestry_p2p.daemon.gate import (
     FAULT_SHAKES,
     FAULTS,
     FAULTS_PER_S,
+    KNOWN_PER_S,
     KNOWN_SHAKES,
     OTHERS_PER_S,
     OTHERS_SHAKES,
@@ -80,7 +81,7 @@ def test_nobody_who_speaks_is_shown_out() -> None:
     assert all(gate.enter(socket.guest) for socket in sockets)
     assert not gate.enter(Socket(host(999)).guest)
     assert not any(socket.gone for socket in sockets)
-    gate.leave(sockets[3].guest)
+    gate.leave(sockets[3].guest, 0.0)
     assert gate.enter(Socket(host(999)).guest)
 
 
@@ -110,7 +111,7 @@ def test_one_block_has_few_members() -> None:
         socket = Socket(host(1))
         assert gate.enter(socket.guest)
         assert gate.prove(socket.guest) is (number < PER_BLOCK)
-    gate.leave(next(iter(gate._guests)))
+    gate.leave(next(iter(gate._guests)), 0.0)
     another = Socket(host(1))
     assert gate.enter(another.guest)
     assert gate.prove(another.guest)
@@ -129,7 +130,7 @@ def knock(gate: Gate, where: str, at: float) -> bool:
     """Whether somebody from there, at that time, gets as far as a handshake; it leaves again."""
     guest = Socket(where, since=at).guest
     done = gate.enter(guest) and gate.shake(guest, at)
-    gate.leave(guest)
+    gate.leave(guest, at)
     return done
 
 
@@ -181,7 +182,6 @@ def test_this_machine_pays_nothing(mine: str) -> None:
 
 def test_who_breaks_the_protocol_pays_with_its_block_and_is_barred_soon() -> None:
     gate, peer, other = Gate(), b"p" * 32, b"q" * 32
-    gate.vouch(host(1))
     broke = 0
     while not gate.is_barred(peer, 0.0):
         gate.blame(Socket(host(1)).guest, 0.0, peer)
@@ -190,10 +190,74 @@ def test_who_breaks_the_protocol_pays_with_its_block_and_is_barred_soon() -> Non
     assert not gate.is_barred(other, 0.0)
     waits = DEBT_SHAKES / SHAKES_PER_S
     assert broke * FAULT_SHAKES - SHAKES < DEBT_SHAKES
-    assert not knock(gate, host(1), 0.5 * waits), "no member's block any more"
+    assert not knock(gate, host(1), 0.5 * waits)
     assert knock(gate, host(1), waits + 1 / SHAKES_PER_S)
     assert gate.is_barred(peer, 0.9 / FAULTS_PER_S)
     assert not gate.is_barred(peer, 1.1 / FAULTS_PER_S)
+
+
+def test_one_bad_neighbour_at_a_members_address_does_not_keep_the_member_out() -> None:
+    """Barred, or of another network, it dials on as it should: both are behind one router."""
+    gate = Gate()
+    gate.vouch(host(1))
+    let_in = 0
+    for minute in range(60):
+        for second in (0, 30):
+            if knock(gate, host(1), 60.0 * minute + second):
+                gate.blame(Socket(host(1)).guest, 60.0 * minute + second)
+        let_in += knock(gate, host(1), 60.0 * minute + 31)
+    assert let_in == 60
+
+
+def test_a_flood_of_faults_from_a_members_address_costs_us_few_handshakes() -> None:
+    gate = Gate()
+    gate.vouch(host(1))
+    begun = 0
+    for n in range(10_000):  # ten a second
+        if knock(gate, host(1), n / 10):
+            begun += 1
+            gate.blame(Socket(host(1)).guest, n / 10)
+    assert begun <= KNOWN_SHAKES / (1 + FAULT_SHAKES) + 1000 * KNOWN_PER_S / (1 + FAULT_SHAKES) + 2
+
+
+def test_who_speaks_and_stops_spends_a_handshake_too() -> None:
+    """Else a dozen addresses could hold all places of strangers for ever, for twenty bytes each."""
+    gate = Gate()
+    spoke = 0
+    for n in range(1000):
+        guest = Socket(host(1), speaks=True, since=n / 10).guest
+        if gate.enter(guest):
+            spoke += 1
+            gate.leave(guest, n / 10 + 0.05)
+    assert spoke <= SHAKES + 100 * SHAKES_PER_S + 1
+
+
+def test_who_comes_from_where_a_member_was_seen_finds_a_place() -> None:
+    gate = Gate()
+    gate.vouch(host(0))
+    sockets = [Socket(host(n), speaks=True) for n in range(1, STRANGERS_MAX + 1)]
+    assert all(gate.enter(socket.guest) for socket in sockets)
+    assert not gate.enter(Socket(host(99), speaks=True).guest)
+    assert gate.enter(Socket(host(0), speaks=True).guest)
+    assert [socket.gone for socket in sockets] == [True] + [False] * (STRANGERS_MAX - 1)
+
+
+def test_a_dozen_addresses_that_speak_and_stop_keep_no_member_out() -> None:
+    """Eighty sockets a second, each says its first line, and no more until it is cut."""
+    gate = Gate()
+    gate.vouch(host(0))
+    held: list[Socket] = []
+    let_in = 0
+    for step in range(600):
+        now = step / 10
+        for n in range(8):
+            socket = Socket(host(1 + (8 * step + n) % 12), speaks=True, since=now)
+            if gate.enter(socket.guest):
+                held.append(socket)
+        while held and (held[0].gone or now - held[0].guest.since > 4.9):
+            gate.leave(held.pop(0).guest, now)
+        let_in += step % 50 == 25 and knock(gate, host(0), now)
+    assert let_in == 12
 
 
 def test_a_barred_peer_that_knocks_on_is_not_barred_for_longer() -> None:
@@ -220,7 +284,7 @@ def test_what_is_remembered_of_blocks_and_peers_is_bounded() -> None:
 Move = Callable[[Gate, Socket], object]
 MOVES: list[Move] = [
     lambda gate, socket: gate.enter(socket.guest),
-    lambda gate, socket: gate.leave(socket.guest),
+    lambda gate, socket: gate.leave(socket.guest, 0.0),
     lambda gate, socket: setattr(socket, "speaks", True),
 ]
 
