@@ -39,13 +39,13 @@ from libp2p.stream_muxer.yamux.yamux import Yamux
 
 from tapestry_p2p.daemon import guard
 from tapestry_p2p.daemon.address import Address
+from tapestry_p2p.daemon.pipes import TapStream
+from tapestry_p2p.daemon.rates import Traffic
 from tapestry_p2p.daemon.sealed import SealedSocket
 from tapestry_p2p.daemon.silent import Silent
 from tapestry_p2p.daemon.transport import (
     FETCH_WINDOW_BYTES,
     NOT_SENT_BYTES,
-    TapStream,
-    Traffic,
     Transport,
 )
 from tapestry_p2p.daemon.yamux import Mux, Stream

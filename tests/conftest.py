@@ -3,8 +3,11 @@
 `pytest --hypothesis-profile=wide`, or HYPOTHESIS_PROFILE=wide, draws new examples and more of them.
 """
 
+import json
 import os
+from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -24,3 +27,11 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("TAPESTRY_HOME", str(folder))
     monkeypatch.setenv("HOME", str(tmp_path))
     return folder
+
+
+@pytest.fixture(scope="session")
+def words() -> dict[str, dict[str, Any]]:
+    """What the page says: language -> key -> text, or plural category -> text."""
+    path = files("tapestry_p2p.page") / "static" / "words.json"
+    found: dict[str, dict[str, Any]] = json.loads(path.read_text("utf-8"))
+    return found

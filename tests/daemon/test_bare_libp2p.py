@@ -33,13 +33,13 @@ from libp2p.utils import read_delim
 from transport_kit import line, peers, stranger
 
 from tapestry_p2p.daemon import guard
+from tapestry_p2p.daemon.pipes import TapStream
+from tapestry_p2p.daemon.rates import Traffic
 from tapestry_p2p.daemon.sealed import SealedSocket
 from tapestry_p2p.daemon.transport import (
     PING_DEADLINE_S,
     PING_EVERY_S,
     Connection,
-    TapStream,
-    Traffic,
 )
 from tapestry_p2p.daemon.yamux import INBOUND_STREAMS_MAX, WINDOW_BYTES, Mux, ViolationError
 
