@@ -26,6 +26,7 @@ PER_BLOCK = 8  # sockets from one address block, members included
 SHAKES_PER_S, SHAKES = 0.2, 8.0  # handshakes of one address block; and at once
 KNOWN_PER_S, KNOWN_SHAKES = 1.0, 48.0  # ... where an established member was seen
 OTHERS_PER_S, OTHERS_SHAKES = 2.0, 32.0  # of all other blocks together: 1/100 of a core
+OTHERS_KEPT = 16.0  # ... of these for blocks that had none of late: a few cannot use up all
 FAULT_SHAKES = 6.0  # what a broken connection costs its block
 DEBT_SHAKES = 30.0  # at most: a block waits two minutes
 FAULTS, FAULTS_PER_S = 4.0, 4 / 600  # of one identity; then it is barred
@@ -45,6 +46,9 @@ class Buckets(Generic[Key]):
 
     def __len__(self) -> int:
         return len(self._rows)
+
+    def __contains__(self, key: Key) -> bool:
+        return key in self._rows
 
     def has(self, key: Key, at: float) -> bool:
         """Whether a token is left."""
@@ -140,7 +144,8 @@ class Gate:
             return True
         if block in self._established:
             return self._known.has(block, at)
-        return self._shakes.has(block, at) and self._others.has(1.0, at)
+        needed = 1.0 + OTHERS_KEPT * (block in self._shakes)
+        return self._shakes.has(block, at) and self._others.has(needed, at)
 
     def shake(self, guest: Guest, at: float) -> bool:
         """Spend a handshake of the guest's block, before anything is computed; False: none left."""

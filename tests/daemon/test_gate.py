@@ -196,6 +196,17 @@ def test_who_breaks_the_protocol_pays_with_its_block_and_is_barred_soon() -> Non
     assert not gate.is_barred(peer, 1.1 / FAULTS_PER_S)
 
 
+def test_a_few_addresses_cannot_use_up_what_is_for_all_newcomers() -> None:
+    """Twenty of them, ten times a second; every half minute somebody comes for the first time."""
+    gate = Gate()
+    let_in = 0
+    for step in range(3000):
+        for n in range(20):
+            knock(gate, host(n), step / 10)
+        let_in += step % 300 == 299 and knock(gate, host(100 + step), step / 10)
+    assert let_in == 10
+
+
 def test_one_bad_neighbour_at_a_members_address_does_not_keep_the_member_out() -> None:
     """Barred, or of another network, it dials on as it should: both are behind one router."""
     gate = Gate()
