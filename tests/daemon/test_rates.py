@@ -279,10 +279,10 @@ async def test_bulk_of_all_connections_is_paced_and_small_talk_passes_it() -> No
             each = [got[number] - before[number] for number in got]
             nursery.cancel_scope.cancel()
         assert pacer.waiting <= 2
-    assert sum(each) <= RATE * (took + 0.3)
+    assert sum(each) <= RATE * (took + BURST_S + 0.2)
     assert sum(each) >= 0.6 * RATE * took
     assert min(each) >= 0.6 * max(each)
-    assert worst < 0.5
+    assert worst < 2.0, "all that bulk takes ten seconds"
     assert pacer.waiting == 0
 
 
@@ -333,7 +333,7 @@ async def test_a_peer_that_reads_nothing_keeps_no_other_from_its_turn() -> None:
 async def test_a_flood_of_pings_cannot_make_us_send_more() -> None:
     pacer = Pacer(RATE)
     async with metered_pair(pacer) as (one, other):
-        pacer.charge(int(RATE * (BURST_S + CONTROL_DEBT_S + 0.4)))  # as after so many pongs
+        pacer.charge(int(RATE * (BURST_S + CONTROL_DEBT_S + 1.5)))  # as after so many pongs
         ping = HEADER.pack(0, Kind.PING, Flag.SYN, 0, 7)
         before = pacer.charged
         for _ in range(10):
@@ -378,7 +378,7 @@ def test_what_changes_at_the_next_start_is_told() -> None:
 @in_trio
 async def test_whom_we_ourselves_keep_waiting_is_not_cut(monkeypatch: pytest.MonkeyPatch) -> None:
     """An answer takes many times the deadline, since the upload is small: nobody is blamed."""
-    monkeypatch.setattr(transport, "STALL_S", 0.5)
+    monkeypatch.setattr(transport, "STALL_S", 1.5)
 
     async def serve(peer: bytes, request: bytes) -> tuple[bytes, bytes]:
         await trio.lowlevel.checkpoint()
@@ -386,7 +386,7 @@ async def test_whom_we_ourselves_keep_waiting_is_not_cut(monkeypatch: pytest.Mon
 
     async with peers(1, 2) as (slow, asks):
         slow.serve_with = serve
-        slow.transport.paces.upload.rate = RATE
+        slow.transport.paces.upload.rate = RATE / 2
         connection = await slow.dials(asks)
         assert connection.raw.paces is slow.transport.paces
         began = trio.current_time()
