@@ -24,11 +24,7 @@ SMALL_BYTES = 4_096  # of a buffer, until somebody has more to say than small ta
 
 
 class SealError(Exception):
-    """What arrived is not what the other end sealed."""
-
-
-class CutError(SealError):
-    """The connection ended in the middle of a message: nobody's fault."""
+    """What arrived is not what the other end sealed, or half of it: it proves nobody's fault."""
 
 
 class Sealer:
@@ -193,7 +189,7 @@ class SealedSocket:
             size = await self._stream.socket.recv_into(room)
             if not size:
                 if self._opener.inside:
-                    raise CutError("the connection ended inside a message")
+                    raise SealError("the connection ended inside a message")
                 return []
             self._received(room[:size])
             self._opener.filled(size)

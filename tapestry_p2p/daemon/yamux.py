@@ -26,7 +26,6 @@ from tapestry_p2p.daemon.rates import Pacer
 from tapestry_p2p.daemon.sealed import (
     PLAIN_BYTES_MAX,
     SMALL_BYTES,
-    CutError,
     SealedSocket,
     SealError,
 )
@@ -479,10 +478,8 @@ class Mux:
     async def _receive(self) -> list[bytes]:
         try:
             return await self.socket.receive()
-        except CutError as error:
+        except SealError as error:  # whoever can write into the TCP stream may have sent that
             raise GoneError(str(error)) from error
-        except SealError as error:
-            raise ViolationError(str(error)) from error
 
     def feed(self, message: bytes) -> None:
         """Take one opened message. ViolationError for whatever no honest peer sends."""

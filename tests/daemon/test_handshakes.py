@@ -119,7 +119,12 @@ async def test_who_breaks_the_protocol_is_barred_and_its_block_waits(way: object
         assert us.transport.gate.is_barred(culprit.key, trio.current_time())
 
 
-@pytest.mark.parametrize("way", [farewell, breaks_off])
+async def is_forged(connection: Connection) -> None:
+    """Somebody on the way writes into the TCP stream; the member has not sealed that."""
+    await connection.raw.socket_stream.socket.send(b"\x00\x20" + bytes(32))
+
+
+@pytest.mark.parametrize("way", [farewell, breaks_off, is_forged])
 @in_trio
 async def test_a_connection_that_only_ends_is_nobodys_fault(way: object) -> None:
     async with peers(1, 2) as (us, member):
