@@ -1,8 +1,11 @@
 """Earlier states: which are kept, each of them had again bit for bit, and a new entry for it."""
 
+import contextlib
 import errno
+import itertools
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +14,7 @@ import pytest
 import trio
 from daemon_kit import Author, in_trio, key, make_manifest, make_node, same, vector
 
+from tapestry_p2p import crash
 from tapestry_p2p.cli.main import main
 from tapestry_p2p.daemon import files
 from tapestry_p2p.daemon import node as module
@@ -192,6 +196,54 @@ def test_killed_between_the_resume_and_the_save_it_stands_there_all_the_same(sto
     again = recover(store, len(vector()), NORM_MAX)
     assert (again.seq, again.reverted, again.rolled_back) == (found.seq + 1, False, False)
     assert same(again.copy, found.copy)
+
+
+def test_killed_at_any_step_it_was_not_begun_or_is_stated_by_the_next_start(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    after = lived(store, 9)
+
+    class Killed(BaseException):
+        pass
+
+    met: list[str] = []
+    for step in range(1, 40):
+        shutil.copytree(store.directory, tmp_path / str(step))
+        killed = Store(tmp_path / str(step), RING)
+        points = itertools.count(1)
+
+        def point(name: str, points: Iterator[int] = points, step: int = step) -> None:
+            if next(points) == step:
+                met.append(name)
+                raise Killed
+
+        with monkeypatch.context() as patch, contextlib.suppress(Killed):
+            patch.setattr(crash, "point", point)
+            roll_back_and_state(killed)
+        killed.close()
+        again = Store(tmp_path / str(step), RING)
+        found = recover(again, len(vector()), NORM_MAX)
+        again.close()
+        stated = RESUME in kinds(again)
+        assert not found.rolled_back
+        assert found.seq == 9 + stated
+        assert not (stated and found.reverted)
+        assert same(found.copy, after[6] if stated or found.reverted else after[9]), met
+        if len(met) < step:
+            break
+    assert "after writing own.1" in met
+    assert "after appending to own.log" in met
+    assert "after writing own.0" in met
+
+
+def roll_back_and_state(store: Store) -> None:
+    lay_down(store, 3, len(vector()), NORM_MAX)
+    found = recover(store, len(vector()), NORM_MAX)
+    assert found.copy is not None
+    author = Author(network=MANIFEST.network_id).genesis().grow(9)
+    author.copy = PublicCopy(found.copy)
+    store.append_entry(author.resume().entries[-1])
+    store.save_own(found.seq + 1, found.round, found.copy, found.copy)
 
 
 @in_trio
