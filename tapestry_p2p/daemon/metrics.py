@@ -49,13 +49,13 @@ def _trainer(node: Node) -> TrainerState:
 
 
 def _folder_bytes(folder: Path) -> float:
-    """Sizes of all files in a folder; one that goes meanwhile counts nothing."""
-    total = 0
+    """Sizes of all files below a folder; one that goes meanwhile counts nothing."""
+    total = 0.0
     for entry in os.scandir(folder):
-        try:
-            total += entry.stat(follow_symlinks=False).st_size
-        except OSError:
-            continue
+        with contextlib.suppress(FileNotFoundError):
+            inside = entry.is_dir(follow_symlinks=False)
+            size = entry.stat(follow_symlinks=False).st_size
+            total += _folder_bytes(Path(entry)) if inside else size
     return total
 
 

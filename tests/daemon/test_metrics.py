@@ -41,6 +41,19 @@ def node(tmp_path: Path) -> Iterator[Node]:
     store.close()
 
 
+def test_copies_of_others_are_files_of_the_store_too(node: Node) -> None:
+    async def read() -> str:
+        return Metrics(node).text()
+
+    before = values(trio.run(read))["tapestry_store_bytes"]
+    copies = node.store.directory / "copies"
+    copies.mkdir(exist_ok=True)
+    (copies / "one.0").write_bytes(bytes(10_000))
+    (copies / "gone").symlink_to("nowhere")
+    after = values(trio.run(read))["tapestry_store_bytes"]
+    assert 10_000 <= after - before < 10_000 + 100
+
+
 def test_a_disk_that_is_gone_costs_its_own_metrics_alone(
     node: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
