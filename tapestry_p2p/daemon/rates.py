@@ -23,6 +23,7 @@ BURST_S = 0.75  # of unused rate is saved: a busy machine catches up, a minute i
 DEBT_S = 1.5  # talk may run so far ahead of the rate: another 2.5 % of a minute
 CONTROL_DEBT_S = 2.0  # frames of control (pongs, windows) a little further: .8 % more
 OWED_S = 60.0  # at most: what somebody sends us unasked does not mute us for hours
+ASK_SHARE = 0.5  # of the rate is asked for whatever else comes in
 BULK_SHARE = 0.8  # of the rate that our own entries may take; the rest is talk and whole copies
 QUANTUM_S = 0.1  # of the rate is sent in one turn
 QUANTUM_BYTES_MIN = 2_896
@@ -43,6 +44,7 @@ class Pacer:
     charged: int = 0  # bytes, headers included
     _paid_at: float = 0.0
     _asked: int = 0  # bytes that we asked for and that did not come yet
+    _ask_at: float = 0.0  # when we ask again, even if others send us more than the rate
     _line: "deque[tuple[Hashable, Callable[[], object]]]" = field(default_factory=deque)
     _blocked: set[Hashable] = field(default_factory=set)  # of those in line
     _turn: trio.Lock = field(default_factory=trio.Lock)
@@ -139,13 +141,22 @@ class Pacer:
     async def asking_for(self, size: int) -> AsyncIterator[None]:
         """Wait until ``size`` bytes may be asked for; within the block they are on their way."""
         async with self._turn:
-            while self.rate and (wait := self._debt_s(-self._asked / self.rate)):
+            while self.rate and (wait := self._ask_wait_s()):
                 await trio.sleep(min(wait, LOOK_S))
             self._asked += size
+            if self.rate:
+                took_s = wire_bytes(size) / (ASK_SHARE * self.rate)
+                self._ask_at = trio.current_time() + took_s
         try:
             yield
         finally:
             self._asked -= size
+
+    def _ask_wait_s(self) -> float:
+        """Who sends us unasked what fills the rate must not keep us from asking."""
+        owed_s = self._debt_s(-self._asked / self.rate)
+        wait = min(owed_s, self._ask_at - trio.current_time())
+        return wait if wait > TICK_S else 0.0
 
 
 @dataclass(slots=True)

@@ -194,13 +194,33 @@ async def test_who_is_stuck_in_a_send_keeps_its_place_and_nobody_waiting() -> No
 
 
 @in_mock_time
-async def test_what_nobody_asked_for_is_owed_for_a_minute_at_most() -> None:
-    """A peer that floods us for ten seconds must not keep us from asking for hours."""
-    pacer = Pacer(RATE)
-    for _ in range(1000):
-        pacer.charge(100_000)
-    async with pacer.asking_for(1000):
-        assert 0.9 * OWED_S <= trio.current_time() <= OWED_S + 1
+async def test_who_sends_us_what_we_did_not_ask_for_leaves_us_half_of_the_rate() -> None:
+    """More than the rate for ten minutes; then a minute until all is as before."""
+    pacer, got = Pacer(RATE), 0
+
+    async def ask() -> None:
+        nonlocal got
+        while True:
+            async with pacer.asking_for(10_000):
+                await trio.sleep(0.05)
+                pacer.charge(10_000)
+                got += wire_bytes(10_000)
+
+    async def push() -> None:
+        while True:
+            pacer.charge(2 * int(RATE))
+            await trio.sleep(1)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(ask)
+        with trio.move_on_after(600):
+            await push()
+        assert 0.45 * 600 * RATE <= got <= 0.55 * 600 * RATE
+        await trio.sleep(2.2 * OWED_S)
+        before = got
+        await trio.sleep(60)
+        assert 0.95 * 60 * RATE <= got - before <= (60 + BURST_S) * RATE
+        nursery.cancel_scope.cancel()
 
 
 @in_mock_time
