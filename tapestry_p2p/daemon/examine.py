@@ -106,6 +106,17 @@ def _remove(*paths: Path) -> Callable[[], None]:
     return mend
 
 
+def _remove_damaged(*paths: Path) -> Callable[[], None]:
+    """What cannot even be read is not proven wrong: OSError, and it stays."""
+
+    def mend() -> None:
+        for path in paths:
+            path.read_bytes()
+            path.unlink()
+
+    return mend
+
+
 def _generations(folder: Path, name: str, what: str) -> Finding:
     states = _states(folder, name)
     damaged = [path for path, whole in states.items() if not whole]
@@ -115,7 +126,7 @@ def _generations(folder: Path, name: str, what: str) -> Finding:
         return Finding(name, OK, f"{what}: {len(states)} of 2 generations, all whole")
     if len(damaged) < len(states):
         words = f"{what}: {damaged[0].name} is damaged, the other generation is whole"
-        return Finding(name, PROBLEM, words, "--repair falls back to it", _remove(*damaged))
+        return Finding(name, PROBLEM, words, "--repair falls back to it", _remove_damaged(*damaged))
     words = f"{what}: no generation is whole"
     return Finding(name, PROBLEM, words, "start the member: it asks its peers, or restore a backup")
 
@@ -133,7 +144,7 @@ def _copies(folder: Path) -> Iterator[Finding]:
             then = "--repair removes it; it is fetched again" if lost else "--repair falls back"
             yield Finding(
                 "copies", PROBLEM, f"the copy of {name[:16]}: {damaged[0].name[-1:]} is damaged",
-                then, _remove(*damaged),
+                then, _remove_damaged(*damaged),
             )  # fmt: skip
     if not bad:
         yield Finding("copies", OK, f"{len(names)} copies of others, all whole")
@@ -187,7 +198,7 @@ def _past(folder: Path) -> Finding:
     damaged = [path for path in paths if not is_whole(path)]
     if damaged:
         words = f"{len(damaged)} kept earlier states are damaged"
-        return Finding("past", PROBLEM, words, "--repair removes them", _remove(*damaged))
+        return Finding("past", PROBLEM, words, "--repair removes them", _remove_damaged(*damaged))
     entries = read_log(folder).entries
     now = max((each.header.round for each in _headers(entries)), default=0)
     back = in_words(rounds_back(stretches(past, entries), now))

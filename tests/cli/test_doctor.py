@@ -1,6 +1,8 @@
 """`doctor`: each thing that can be wrong is named with what to do, and mended only where proven."""
 
+import errno
 import json
+import os
 import shutil
 import socket
 import subprocess
@@ -206,6 +208,22 @@ def test_a_locked_store_is_not_repaired(manifest: str, home: Path) -> None:
     assert main(["doctor", "--repair"]) == 75
     holds.close()
     assert (store / "own.0.new").exists()
+
+
+def test_what_cannot_be_read_is_not_proven_wrong(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    state, read = home / "state" / "store" / "own.1", Path.read_bytes
+
+    def refused(path: Path) -> bytes:
+        if path == state:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", refused)
+    assert main(["doctor", "--repair"]) == 1
+    assert "Permission denied" in capsys.readouterr().err
+    assert state.exists()
 
 
 def test_nobody_can_start_while_it_mends(
