@@ -61,6 +61,18 @@ def _give_to_owner(fd: int, folder: Path) -> None:
             os.fchown(fd, owner.st_uid, owner.st_gid)
 
 
+def open_durably(path: Path, flags: int) -> int:
+    """Open a file to write to, made if need be: that it is there is durable. OSError."""
+    fd = os.open(path, flags | os.O_CREAT, 0o600)
+    try:
+        _give_to_owner(fd, path.parent)
+        sync_directory(path.parent)
+    except OSError:
+        os.close(fd)
+        raise
+    return fd
+
+
 def write_file(path: Path, data: bytes, mode: int = 0o600) -> None:
     """Replace ``path`` by ``data`` atomically and durably. OSError if the disk refuses."""
     draft = path.with_name(path.name + ".new")
@@ -148,9 +160,7 @@ class Mark:
         """Make ``number`` durable; a write that is cut leaves the one before. OSError."""
         if self._fd is None:
             self._sector = 1 - max(range(2), key=self._numbers().__getitem__)
-            self._fd = os.open(self._path, os.O_WRONLY | os.O_CREAT, 0o600)
-            _give_to_owner(self._fd, self._path.parent)
-            sync_directory(self._path.parent)
+            self._fd = open_durably(self._path, os.O_WRONLY)
         os.lseek(self._fd, self._sector * _SECTOR, os.SEEK_SET)
         crash.point(f"before marking {self._path.name}")
         write_all(self._fd, seal(number, b""))

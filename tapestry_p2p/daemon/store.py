@@ -24,6 +24,7 @@ from tapestry_p2p.daemon.files import (
     DamagedError,
     Mark,
     Pair,
+    open_durably,
     seal,
     sync_directory,
     unseal,
@@ -219,8 +220,7 @@ class Store:
 
     def _append(self, record: bytes) -> None:
         if self._log is None:
-            self._log = os.open(self._log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-            sync_directory(self.directory)
+            self._log = open_durably(self._log_path, os.O_WRONLY | os.O_APPEND)
         if os.lseek(self._log, 0, os.SEEK_END) != self._end:
             os.ftruncate(self._log, self._end or 0)  # half a record of a crash or a full disk
         crash.point("before appending to own.log")

@@ -151,6 +151,26 @@ def test_a_log_whose_replacing_was_not_synced_is_synced_before_its_entry_counts(
     assert len(loaded_entries(store)) == len(made)
 
 
+def test_that_log_and_mark_are_there_is_synced_however_often_it_was_refused(
+    opened: Callable[[], Store], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (entry,), store, tried = entries(1), opened(), list[Path]()
+    monkeypatch.setattr(module, "sync_directory", lambda _path: None)
+
+    def refused(path: Path) -> None:
+        tried.append(path)
+        if len(tried) in (1, 3):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(files, "sync_directory", refused)
+    for _ in range(2):
+        with pytest.raises(OSError, match="Input/output"):
+            store.append_entry(entry)
+    store.append_entry(entry)
+    assert tried == [folder] * 4, "the log's and the mark's, each once more"
+    assert [each.seq for each in loaded_entries(opened())] == [0]
+
+
 def test_an_entry_whose_mark_was_refused_is_logged_once(
     opened: Callable[[], Store], folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
