@@ -25,6 +25,7 @@ CONTROL_DEBT_S = 2.0  # frames of control (pongs, windows) a little further: .8 
 OWED_S = 60.0  # at most: what somebody sends us unasked does not mute us for hours
 ASK_SHARE = 0.5  # of the rate is asked for whatever else comes in
 BULK_SHARE = 0.8  # of the rate that our own entries may take; the rest is talk and whole copies
+TURN_SHARE = 0.5  # of the rate is for turns, however much talk somebody makes us send
 QUANTUM_S = 0.1  # of the rate is sent in one turn
 QUANTUM_BYTES_MIN = 2_896
 LOOK_S = 0.1
@@ -43,6 +44,7 @@ class Pacer:
     rate: float = 0.0
     charged: int = 0  # bytes, headers included
     _paid_at: float = 0.0
+    _turn_at: float = 0.0  # when the next turn comes at the latest
     _asked: int = 0  # bytes that we asked for and that did not come yet
     _ask_at: float = 0.0  # when we ask again, even if others send us more than the rate
     _line: "deque[tuple[Hashable, Callable[[], object]]]" = field(default_factory=deque)
@@ -77,8 +79,14 @@ class Pacer:
         if all(each != who for each, _ in self._line):
             self._line.append((who, call))
 
+    def take_turn(self, who: Hashable) -> None:
+        """Send a quantum now; who sends more than it stands in line again."""
+        took_s = wire_bytes(self.quantum) / (TURN_SHARE * self.rate)
+        self._turn_at = trio.current_time() + took_s
+        self.leave(who)
+
     def leave(self, who: Hashable) -> None:
-        """Give up the place in line: the turn is taken, or no longer wanted."""
+        """Give up the place in line."""
         if not self._line:
             return
         was_first = self._is_first(who)
@@ -112,7 +120,7 @@ class Pacer:
         """Seconds until ``who``, who stands in line, may have its turn; inf if not the first."""
         if not self._is_first(who):
             return float("inf")
-        return self._debt_s(0.0)
+        return self._sooner(self._debt_s(0.0), self._turn_at)
 
     def turns_s(self, size: int) -> float:
         """How long ``size`` bytes of one take when all who wait take turns; 0 without a limit."""
@@ -155,7 +163,11 @@ class Pacer:
     def _ask_wait_s(self) -> float:
         """Who sends us unasked what fills the rate must not keep us from asking."""
         owed_s = self._debt_s(-self._asked / self.rate)
-        wait = min(owed_s, self._ask_at - trio.current_time())
+        return self._sooner(owed_s, self._ask_at)
+
+    def _sooner(self, wait_s: float, at: float) -> float:
+        """So long, or until then if that is sooner."""
+        wait = min(wait_s, at - trio.current_time())
         return wait if wait > TICK_S else 0.0
 
 

@@ -391,7 +391,7 @@ class Mux:
         if self._paced:
             upload.line_up(self, self._nudge)
             if not upload.bulk_wait_s(self):
-                upload.leave(self)
+                upload.take_turn(self)
                 return most, (*talk, self._paced)
         if upload.control_wait_s():
             return 0, ()
