@@ -191,7 +191,7 @@ async def test_a_round_that_waits_for_the_disk_is_no_hang(store: Store, disk: Fu
         health = health_of(node)
         disk.full = True
         nursery.start_soon(_hold_rounds, node)
-        while not disk.refused or not node.rounds.working:
+        while not node.disk.fault or not node.rounds.working:
             await trio.sleep(0.01)
         assert health.good(0)
         assert health.good(10 * ROUND_STUCK_S)
