@@ -1,11 +1,12 @@
 """The public copies a node holds, and what it can serve of them: payload chunks and keyframes.
 
 Knows vectors, seqs and hashes; opens no socket. Everything kept for others is bounded: chunks by
-bytes, oldest first (own ones stay), keyframe snapshots by number. A copy is served as it was when
-it was first asked for; ours is kept so for a while, since a joiner may have named it as its start.
+entries of each author and by bytes, oldest first (own ones stay), keyframe snapshots by number. A
+copy is served as it was when it was first asked for; ours is kept so for a while, since a joiner
+may have named it as its start.
 """
 
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,6 +24,7 @@ from tapestry_p2p.mix.codec import Vector
 from tapestry_p2p.mix.copy import FRAME_BYTES, PublicCopy
 
 CACHE_BYTES_MAX = 64 << 20  # chunks of others kept to serve; more helps those who fell behind
+ENTRIES_MAX = 64  # of one author, where the manifest's ring is not told
 SNAPSHOTS_MAX = 4  # keyframes being served at once, each as large as the model
 PIN_ENTRIES = 64  # so many own entries long our own copy is served as it was when asked for
 OWN_PINS_MAX = 2  # at once; more would let joiners fill our memory
@@ -58,21 +60,37 @@ class _Pin:
 class ChunkCache:
     """Payload chunks by hash; own ones are kept apart and are never pushed out by others'."""
 
-    def __init__(self, bytes_max: int = CACHE_BYTES_MAX) -> None:
-        self._bytes_max = bytes_max
-        self._others: OrderedDict[bytes, bytes] = OrderedDict()
+    def __init__(self, bytes_max: int = CACHE_BYTES_MAX, entries_max: int = ENTRIES_MAX) -> None:
+        """``entries_max``: of each other author; nobody is sent differences for more of them."""
+        self._bytes_max, self._entries_max = bytes_max, entries_max
+        self._others: OrderedDict[bytes, tuple[bytes, bytes]] = OrderedDict()  # name: author, chunk
+        self._entries: dict[bytes, deque[frozenset[bytes]]] = {}  # names of each, oldest first
         self._bytes = 0
         self._own: OrderedDict[int, dict[bytes, bytes]] = OrderedDict()
 
-    def put(self, chunks: dict[bytes, bytes]) -> None:
-        """Keep another author's chunks for a while."""
+    def put(self, author: bytes, chunks: dict[bytes, bytes]) -> None:
+        """Keep the chunks of another author's entry for a while."""
+        entries = self._entries.setdefault(author, deque())
+        if not entries or entries[-1] != chunks.keys():
+            entries.append(frozenset(chunks))
         for name, chunk in chunks.items():
             if name not in self._others:
-                self._others[name] = chunk
+                self._others[name] = author, chunk
                 self._bytes += len(chunk)
+        while len(entries) > self._entries_max:
+            for name in entries.popleft() - frozenset().union(*entries):
+                self._drop(name)
         while self._bytes > self._bytes_max and self._others:
-            _, dropped = self._others.popitem(last=False)
-            self._bytes -= len(dropped)
+            self._drop(next(iter(self._others)))
+
+    def forget(self, author: bytes) -> None:
+        """Its entries are passed on no more."""
+        for name in frozenset().union(*self._entries.pop(author, ())):
+            self._drop(name)
+
+    def _drop(self, name: bytes) -> None:
+        _, dropped = self._others.pop(name, (b"", b""))
+        self._bytes -= len(dropped)
 
     def put_own(self, seq: int, chunks: dict[bytes, bytes], ring: int) -> None:
         """Keep the chunks of our own entry ``seq``, and of the last ``ring`` entries."""
@@ -84,7 +102,7 @@ class ChunkCache:
         """The chunk of that hash, if held."""
         found = self._others.get(name)
         if found is not None:
-            return found
+            return found[1]
         return next((c[name] for c in self._own.values() if name in c), None)
 
 
@@ -97,7 +115,14 @@ def split(payload: bytes, chunk_bytes: int) -> list[tuple[bytes, bytes]]:
 class Copies:
     """All copies of one node: its own, those it follows, and the genesis vector."""
 
-    def __init__(self, own_key: bytes, genesis_root: bytes, network: bytes, text: bytes) -> None:
+    def __init__(
+        self,
+        own_key: bytes,
+        genesis_root: bytes,
+        network: bytes,
+        text: bytes,
+        ring: int = ENTRIES_MAX,
+    ) -> None:
         """``network``: the manifest's id, ``text``: the manifest itself, for those who join."""
         self._own_key = own_key
         self._network, self._text = network, text
@@ -105,7 +130,7 @@ class Copies:
         self.genesis: PublicCopy | None = None
         self.own: Followed | None = None
         self.followed: dict[bytes, Followed] = {}
-        self.chunks = ChunkCache()
+        self.chunks = ChunkCache(entries_max=ring)
         self._snapshots: OrderedDict[bytes, _Snapshot] = OrderedDict()
         self._pins: dict[bytes, _Pin] = {}
 

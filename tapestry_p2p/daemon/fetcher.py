@@ -204,7 +204,7 @@ class Fetcher:
             except FetchError as error:
                 failed = error
                 continue
-            self.copies.chunks.put(got)
+            self.copies.chunks.put(header.author, got)
             return b"".join(got[name] for name in header.chunks)
         raise failed
 

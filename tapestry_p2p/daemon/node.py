@@ -122,6 +122,7 @@ class Node:
             bytes.fromhex(manifest.genesis.root),
             manifest.network_id,
             dump_manifest(manifest).encode(),
+            manifest.streams.ring,
         )
         self.fetcher = self._make_fetcher()
         self._events_in, self._events_out = trio.open_memory_channel[ev.Event](EVENTS_MAX)
@@ -543,6 +544,7 @@ class Node:
 
     def _forget(self, author: bytes) -> None:
         self.copies.followed.pop(author, None)
+        self.copies.chunks.forget(author)
         if self.rounds.loom is not None:
             self.rounds.loom.forget(author)
         with contextlib.suppress(OSError):  # a refusing disk keeps it, and the next start drops it

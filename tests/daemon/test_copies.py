@@ -58,14 +58,29 @@ def test_others_chunks_are_bounded_and_the_oldest_go_first() -> None:
     for number in range(30):
         chunk = bytes([number]) * 100
         names.append(chunk_hash(chunk))
-        cache.put({names[-1]: chunk})
-        cache.put({names[-1]: chunk})  # twice is once
+        cache.put(b"author", {names[-1]: chunk})
+        cache.put(b"author", {names[-1]: chunk})  # twice is once
     assert [cache.get(name) is not None for name in names] == [False] * 20 + [True] * 10
+
+
+def test_of_each_author_as_many_entries_are_kept_as_anybody_is_sent() -> None:
+    cache = ChunkCache(entries_max=3)
+    for seq in range(6):
+        for author in (b"one", b"two"):
+            cache.put(author, {b"%s %d" % (author, seq): bytes(9), author: bytes(7)})
+    for author in (b"one", b"two"):
+        held = [seq for seq in range(6) if cache.get(b"%s %d" % (author, seq))]
+        assert held == [3, 4, 5]
+        assert cache.get(author), "what a kept entry holds too stays"
+    cache.forget(b"one")
+    assert cache.get(b"one 5") is None is cache.get(b"one")
+    assert cache.get(b"two 5")
+    assert cache._bytes == 3 * 9 + 7
 
 
 def test_a_chunk_larger_than_the_cache_is_not_kept() -> None:
     cache = ChunkCache(bytes_max=10)
-    cache.put({b"small": b"12345", b"large": bytes(11)})
+    cache.put(b"author", {b"small": b"12345", b"large": bytes(11)})
     assert cache.get(b"large") is None
 
 
@@ -73,7 +88,7 @@ def test_own_chunks_stay_for_the_ring_whatever_others_send() -> None:
     cache = ChunkCache(bytes_max=100)
     for seq in range(6):
         cache.put_own(seq, {b"own %d" % seq: bytes([seq]) * 200}, ring=4)
-        cache.put({b"other %d" % seq: bytes(90)})
+        cache.put(b"author", {b"other %d" % seq: bytes(90)})
     held = [seq for seq in range(6) if cache.get(b"own %d" % seq)]
     assert held == [2, 3, 4, 5]
 
@@ -81,7 +96,7 @@ def test_own_chunks_stay_for_the_ring_whatever_others_send() -> None:
 def test_a_chunk_is_answered_by_range() -> None:
     copies = make(8)
     chunk = bytes(range(200))
-    copies.chunks.put({chunk_hash(chunk): chunk})
+    copies.chunks.put(b"author", {chunk_hash(chunk): chunk})
     for offset, length, wanted in ((0, 200, chunk), (10, 5, chunk[10:15]), (190, 50, chunk[190:])):
         response, body = copies.answer(ChunkRequest(chunk_hash(chunk), offset, length))
         assert (response.status, response.length, response.total) == ("ok", len(wanted), 200)

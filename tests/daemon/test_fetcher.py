@@ -120,7 +120,7 @@ def holder(author: Author, seq: int | None = None) -> Copies:
     at = author.seq if seq is None else seq
     copies.followed[author.key] = Followed(at, standing, copy_root(standing))
     for entry in author.entries:
-        copies.chunks.put(dict(split(entry.payload, CHUNK_BYTES)))
+        copies.chunks.put(author.key, dict(split(entry.payload, CHUNK_BYTES)))
     return copies
 
 

@@ -56,7 +56,7 @@ class Case:
         self.holder = Source(everything)
         self.copies = held_by(own)
         self.author = Source(held_by(()))
-        self.author.copies.chunks.put({chunks[0]: self.payload})
+        self.author.copies.chunks.put(b"author", {chunks[0]: self.payload})
         self.fetcher = Fetcher(
             {HONEST: self.holder, key(JOINER).public_key: self.author},
             self.copies,
@@ -122,7 +122,7 @@ async def test_a_payload_that_breaks_the_rules_is_content(count: int) -> None:
     case.joiner.signed.clear()
     case.joiner.entries.clear()
     case.joiner.write(ADOPT, chunks=(name,), payload_bytes=len(broken))
-    case.author.copies.chunks.put({name: chunk})
+    case.author.copies.chunks.put(b"author", {name: chunk})
     assert await case.fails() == "content"
 
 

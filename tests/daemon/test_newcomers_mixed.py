@@ -121,6 +121,7 @@ async def test_a_round_takes_as_much_of_each_as_the_protocol_says(
             node.copies.followed[author] = Followed(0, PublicCopy(vector(seed=9)), bytes(32))
         calls = _mixed_by(node, monkeypatch)
         record = {"seq": 1, "round": 1, "applied": 0, "added": 0, "tokens": 1, "seconds": 0.1}
+        record["steps"] = 1
         await node.rounds._one_round(cast(Trainer, Told()), TrainedVector(vector(), record, 1))
         ((copies, _, told),) = calls
         assert set(copies) == {FULL, HALF}
