@@ -28,11 +28,6 @@ print("ran", sys.argv[1:], os.environ["PYTHONSAFEPATH"])
 """
 
 
-def _heeds_ctrl_c() -> None:
-    """As in a terminal; whoever runs the suite in the background may have it ignored."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
 class Machine:
     """A copy of the launcher and a PATH that holds what we put there."""
 
@@ -80,7 +75,6 @@ class Machine:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             start_new_session=True,
-            preexec_fn=_heeds_ctrl_c,
         )
 
     def run(self, *words: str, at: str = "", **environ: str) -> "subprocess.CompletedProcess[str]":
