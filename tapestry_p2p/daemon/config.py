@@ -8,7 +8,7 @@ import os
 import re
 import tomllib
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -160,9 +160,11 @@ class Budget(Section, frozen=True, kw_only=True):
     ] = ""
 
     def __post_init__(self) -> None:
-        _need_size("memory", self.memory)
+        few = "300 MB, which the smallest trainer takes"
+        _need_least("memory", self.memory, parse_size, MEMORY_MIN, few)
+        slow = "20 kB/s, with which peers would wait in vain"
         for key, text in (("upload", self.upload), ("download", self.download)):
-            _need_rate(key, text)
+            _need_least(key, text, parse_rate, RATE_MIN, slow)
         if self.hours and not _HOURS.fullmatch(self.hours):
             raise ValueError(f"hours: {self.hours[:20]!r} is not like 20:00-07:30")
 
@@ -360,22 +362,16 @@ def _need_addresses(key: str, texts: list[str], *, with_peer: bool = False) -> N
             _need_id(f"{key}: {text!r} does not end in /p2p/ID, a member's id", address.peer_id)
 
 
-def _need_size(key: str, text: str) -> None:
+def _need_least(
+    key: str, text: str, parse: Callable[[str], float], least: float, what: str
+) -> None:
+    """Refuse less than ``least``, which ``what`` says in words; no text is no limit."""
     try:
-        size = parse_size(text)
+        amount = parse(text)
     except ValueError as error:
         raise ValueError(f"{key}: {error}") from error
-    if text and size < MEMORY_MIN:
-        raise ValueError(f"{key}: {text} < 300 MB, which the smallest trainer takes")
-
-
-def _need_rate(key: str, text: str) -> None:
-    try:
-        rate = parse_rate(text)
-    except ValueError as error:
-        raise ValueError(f"{key}: {error}") from error
-    if text and rate < RATE_MIN:
-        raise ValueError(f"{key}: {text} < 20 kB/s, with which peers would wait in vain")
+    if text and amount < least:
+        raise ValueError(f"{key}: {text} < {what}")
 
 
 def _need_id(wrong: str, peer_id: str) -> None:
