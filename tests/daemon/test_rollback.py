@@ -157,6 +157,17 @@ def kinds(store: Store) -> list[str]:
     return [decode_signed(signed).header.kind for signed in peek_entries(store.directory)]
 
 
+async def speaking_node(nursery: trio.Nursery, store: Store) -> module.Node:
+    """A running node that has taken up its stream and stated what it goes on from."""
+    node = make_node(MANIFEST, store)
+    await nursery.start(node.run)
+    node.copies.set_genesis(vector())
+    await node.rounds.settle_stream()
+    while node.voice.is_silent() or node.voice.reverted or node.voice.rolled_back:
+        await trio.sleep(0.01)
+    return node
+
+
 @in_trio
 async def test_a_stopped_member_begins_there_and_states_it(store: Store) -> None:
     after = lived(store, 2 * RING)
@@ -165,12 +176,7 @@ async def test_a_stopped_member_begins_there_and_states_it(store: Store) -> None
     assert found.reverted
     assert not found.rolled_back
     async with trio.open_nursery() as nursery:
-        node = make_node(MANIFEST, store)
-        await nursery.start(node.run)
-        node.copies.set_genesis(vector())
-        await node.rounds.settle_stream()
-        while node.voice.is_silent() or node.voice.reverted:
-            await trio.sleep(0.01)
+        node = await speaking_node(nursery, store)
         own = node.copies.own
         assert own is not None
         assert same(own.copy.vector, after[2 * RING - 7])
@@ -280,12 +286,7 @@ def test_a_damaged_store_asks_its_peers_first(store: Store) -> None:
 async def test_a_running_member_states_it_at_once_and_can_go_back_once_more(store: Store) -> None:
     after = lived(store, 2 * RING)
     async with trio.open_nursery() as nursery:
-        node = make_node(MANIFEST, store)
-        await nursery.start(node.run)
-        node.copies.set_genesis(vector())
-        await node.rounds.settle_stream()
-        while node.voice.is_silent() or node.voice.rolled_back:
-            await trio.sleep(0.01)
+        node = await speaking_node(nursery, store)
         control = Control(node)
         before = len(peek_entries(store.directory))
         told = await control.answer({"do": "rollback", "rounds": 4})
@@ -314,12 +315,7 @@ async def test_whoever_cannot_wait_for_it_is_told_so_and_it_is_done_all_the_same
     lived(store, 9)
     monkeypatch.setattr(module, "ANSWER_S", 0.01)
     async with trio.open_nursery() as nursery:
-        node = make_node(MANIFEST, store)
-        await nursery.start(node.run)
-        node.copies.set_genesis(vector())
-        await node.rounds.settle_stream()
-        while node.voice.is_silent():
-            await trio.sleep(0.01)
+        node = await speaking_node(nursery, store)
         async with node.rounds.speaking:  # a save, say
             told = await node.roll_back(3)
         assert told == {"round": 9, "under_way": 1}
