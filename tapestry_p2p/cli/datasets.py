@@ -1,4 +1,4 @@
-"""`data list | udhr | debian | fashion`: texts to train on, one a language, and small pictures.
+"""`data list | udhr | debian | fashion`: texts to train on, by language, and small pictures.
 
 Knows where they come from and writes them; never overwrites.
 """
@@ -6,6 +6,7 @@ Knows where they come from and writes them; never overwrites.
 import contextlib
 import os
 from pathlib import Path
+from typing import Annotated
 
 from cyclopts import App, Parameter
 
@@ -31,16 +32,18 @@ def list_(*, json: bool = False) -> None:
     json
         Print JSON.
     """
-    from tapestry_p2p.cli.debian import LANGUAGES
+    from tapestry_p2p.cli.debian import SOURCES
     from tapestry_p2p.cli.fashion import FILES
 
     sizes = {code: len(udhr(code)) for code in udhr_languages()}
     lines = ["udhr: the Universal Declaration of Human Rights; comes with the package"]
     lines += [f"  {code:14}{UDHR_LANGUAGES[code]:22}{sizes[code]:6} bytes" for code in sizes]
-    lines += ["debian: the help of LibreOffice, megabytes in each language; fetched with apt-get"]
-    lines += [f"  {' '.join(LANGUAGES)}"]
+    lines += ["debian: .2 to 7 MB in each language, of three sources; fetched with apt-get"]
+    for source in SOURCES.values():
+        lines += [f"  {source.name:10}{source.what}", f"  {'':10}{' '.join(source.languages)}"]
     lines += ["fashion: 70,000 small pictures of clothing (Fashion-MNIST); fetched with apt-get"]
-    found = {"udhr": sizes, "debian": list(LANGUAGES), "fashion": list(FILES)}
+    debian_ = {source.name: list(source.languages) for source in SOURCES.values()}
+    found = {"udhr": sizes, "debian": debian_, "fashion": list(FILES)}
     show(found, as_json=json, lines=lines)
 
 
@@ -69,10 +72,18 @@ def udhr_(*, languages: str = "", out: Path) -> None:
 
 
 @app.command
-def debian(*, languages: str, out: Path) -> None:
-    """Fetch the help of LibreOffice with apt-get, clean it, and write a file for each language.
+def debian(
+    *,
+    languages: str,
+    out: Path,
+    source: str = "help",
+    bytes_: Annotated[str, Parameter(name="--bytes")] = "",
+) -> None:
+    """Fetch texts with apt-get, clean them, and write a file for each language and source.
 
-    Example: tapestry data debian --languages de,fr --out texts
+    Beside each text stands the licence of the package that it is from.
+
+    Example: tapestry data debian --source manpages --languages de,fr --bytes "300 kB" --out texts
 
     Parameters
     ----------
@@ -80,15 +91,28 @@ def debian(*, languages: str, out: Path) -> None:
         With commas between: de,fr. `tapestry data list` has them all.
     out
         The folder to write to.
+    source
+        help, manpages or handbook, or several with commas between. help writes de.txt, the others
+        de-manpages.txt and de-handbook.txt.
+    bytes_
+        At most so much of each text, "300 kB": its first whole lines. All of it if not given.
     """
-    from tapestry_p2p.cli.debian import help_texts
+    from tapestry_p2p.cli.debian import SOURCES, texts
 
-    wanted = _names(languages)
-    targets = _targets(out, wanted)
-    if wanted:
-        note("fetching and cleaning; about half a minute for each language")
-    for language, text in help_texts(wanted):
-        _write(targets[language], text)
+    wanted, bytes_max = _names(languages), _size(bytes_)
+    for name in (kinds := _parts(source)):
+        if name not in SOURCES:
+            raise TapestryError(f"--source is one of {', '.join(SOURCES)}, not {name!r}", USAGE)
+    targets = {kind: _targets(out, wanted, SOURCES[kind].suffix) for kind in kinds}
+    for places in targets.values():
+        _free({name: _licence(target) for name, target in places.items()})
+    if targets and wanted:
+        note("fetching and cleaning; up to half a minute for each text")
+    for kind, places in targets.items():
+        for text in texts(SOURCES[kind], wanted, bytes_max):
+            target = places[text.language]
+            _write(target, text.content)
+            _write(_licence(target), text.copyright, quiet=True)
 
 
 @app.command
@@ -110,16 +134,39 @@ def fashion(*, out: Path) -> None:
         _write(targets[name], content)
 
 
+def _parts(text: str) -> list[str]:
+    return list(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+
+
 def _names(languages: str) -> list[str]:
-    names = list(dict.fromkeys(part.strip() for part in languages.split(",") if part.strip()))
+    names = _parts(languages)
     for name in names:
         if not name.replace("-", "").replace("_", "").isalnum() or not name.isascii():
             raise TapestryError(f"{name!r} is no language; write --languages de,fr", USAGE)
     return names
 
 
-def _targets(out: Path, names: list[str]) -> dict[str, Path]:
-    return _free({name: out / f"{name}.txt" for name in names})
+def _size(text: str) -> int | None:
+    """Bytes of "300 kB" or "300000"; None of "", which is no limit."""
+    from tapestry_p2p.daemon.quantities import parse_size
+
+    if not text:
+        return None
+    try:
+        size = int(text) if text.isdecimal() else int(parse_size(text))
+    except ValueError as error:
+        raise TapestryError(f"--bytes: {error}", USAGE) from error
+    if size < 1:
+        raise TapestryError("--bytes must be more than 0", USAGE)
+    return size
+
+
+def _targets(out: Path, names: list[str], suffix: str = "") -> dict[str, Path]:
+    return _free({name: out / f"{name}{suffix}.txt" for name in names})
+
+
+def _licence(text: Path) -> Path:
+    return text.with_suffix(".copyright")
 
 
 def _free(targets: dict[str, Path]) -> dict[str, Path]:
@@ -132,8 +179,8 @@ def _free(targets: dict[str, Path]) -> dict[str, Path]:
     return targets
 
 
-def _write(target: Path, content: bytes) -> None:
-    """Write a whole file or none."""
+def _write(target: Path, content: bytes, *, quiet: bool = False) -> None:
+    """Write a whole file or none, and say so unless ``quiet``."""
     draft = target.with_name(f".{target.name}.{os.getpid()}")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -144,4 +191,5 @@ def _write(target: Path, content: bytes) -> None:
     finally:
         with contextlib.suppress(OSError):  # it was never made
             draft.unlink()
-    say(f"{target}  {len(content)} bytes")
+    if not quiet:
+        say(f"{target}  {len(content)} bytes")

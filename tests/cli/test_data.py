@@ -1,11 +1,12 @@
-"""`data`: help pages cleaned, on made text; apt, played by scripts; files never overwritten."""
+"""`data`: pages cleaned, on made text; apt, played by scripts; files never overwritten."""
 
+import gzip
 import shutil
 from pathlib import Path
 
 import pytest
 
-from tapestry_p2p.cli import debian, fashion
+from tapestry_p2p.cli import debian, fashion, helppage, manpage
 from tapestry_p2p.cli import main as cli
 from tapestry_p2p.data import idx, udhr, udhr_code, udhr_languages
 from tapestry_p2p.errors import FAILURE, OK, REFUSED, TEMPORARY, USAGE
@@ -24,7 +25,7 @@ PAGE = """<!DOCTYPE html><html><head><title>Titel der Seite</title><script>var x
 
 
 def test_a_page_becomes_its_lines_of_prose() -> None:
-    assert debian.lines_of(PAGE) == [
+    assert helppage.lines_of(PAGE) == [
         "Ausschalten der Erkennung",
         "Wenn Sie Text eingeben & so weiter.",
         "Neue Zeile.",
@@ -38,7 +39,70 @@ def test_a_page_becomes_its_lines_of_prose() -> None:
 
 @pytest.mark.parametrize("html", ["", "<div", "</div></div>", "<p>out</p>", "<div id=DisplayArea>"])
 def test_a_broken_page_gives_no_lines(html: str) -> None:
-    assert debian.lines_of(html) == []
+    assert helppage.lines_of(html) == []
+
+
+HANDBOOK = """<html><body><p id="title">Der Kopf</p><ul class="docnav"><li>Weiter</li></ul>
+<div class="section"><h2><a id="x"></a>9.10. Datensicherung</h2><a class="indexterm"></a>
+<div class="para">Der Befehl <code class="command">ln <em>ziel</em></code> legt
+ einen Namen an.</div><pre class="screen">$ ln -s never</pre><div class="para">Ende.</div></div>
+<ul class="docnav"><li>Weiter</li></ul></body></html>"""
+
+
+def test_a_handbooks_page_keeps_commands_in_its_sentences() -> None:
+    assert helppage.lines_of(HANDBOOK, helppage.HANDBOOK) == [
+        "9.10. Datensicherung",
+        "Der Befehl ln ziel legt einen Namen an.",
+        "Ende.",
+    ]
+
+
+MAN = r"""'\" t
+.\" a comment with \fBfonts\fP
+.TH LS 1 "September 2022" "GNU coreutils"
+.SH BEZEICHNUNG
+ls \- Verzeichnisinhalte \[lq]auflisten\(rq
+.de XX
+never this
+..
+.SS "Zwei \fIWörter\fP"
+Die Einträge werden, falls weder \fB\-c\fP noch \fB\-\-sort\fP\/ da ist, \s-1KLEIN\s0
+.BR sortiert (1),
+und weiter.\" nicht das
+.TP 4
+\fB\-a\fP, \fB\-\-all\fP
+.IR nichts\  "auslassen" .
+.PP
+Ein Satz\ : C:\e, \[u00E9], \(xx!
+.nf
+printf("never");
+.fi
+.TS
+never | this
+.TE
+\&. Punkt am Anfang
+.XY unbekannt
+"""
+
+
+def test_a_man_page_becomes_its_paragraphs() -> None:
+    assert manpage.lines_of(MAN.replace(r"\\", "\\")) == [
+        "BEZEICHNUNG",
+        "ls - Verzeichnisinhalte “auflisten”",
+        "Zwei Wörter",
+        "Die Einträge werden, falls weder -c noch --sort da ist, KLEIN sortiert(1), und weiter.",
+        "-a, --all nichts auslassen.",
+        "Ein Satz : C:\\, é, ! . Punkt am Anfang",
+    ]
+
+
+def test_scripts_without_spaces_get_none() -> None:
+    assert manpage.lines_of("一覧表示\nします。\nA b") == ["一覧表示します。 A b"]
+
+
+@pytest.mark.parametrize("source", ["", ".", "..", '.\\"', "\\", ".B", ".TS\nx", ".Dd x\ny"])
+def test_a_broken_page_or_one_of_mdoc_gives_no_lines(source: str) -> None:
+    assert manpage.lines_of(source) == []
 
 
 def test_english_lines_and_repetitions_go() -> None:
@@ -67,6 +131,26 @@ cp -r "$FAKE_PAGES/$(cat "$2")/." "$3"
 """
 
 
+def _more_pages(pages: Path) -> None:
+    """The man pages and the handbook of that machine; the handbook's languages share a package."""
+    for package, folder, text in (
+        ("manpages", "man7", "The signal\n.PP\nNAME\n"),
+        ("manpages-zh", "zh_CN/man1", "列出文件\n"),
+        ("manpages-de", "de/man1", "Das Signal\n.PP\nThe signal\n.PP\nMehr davon\n"),
+    ):
+        place = pages / package / "usr/share/man" / folder
+        place.mkdir(parents=True)
+        (place / "a.1.gz").write_bytes(gzip.compress(text.encode()))
+        (place / "z.1.gz").symlink_to("a.1.gz")
+    copyright_ = pages / "manpages-de/usr/share/doc/manpages-de/copyright"
+    copyright_.parent.mkdir(parents=True)
+    copyright_.write_text("License: GPL-3+\n")
+    for folder, line in (("en-US", "A book"), ("de-DE", "Ein Buch"), ("da-DK", "A book")):
+        place = pages / "debian-handbook/usr/share/doc/debian-handbook/html" / folder
+        place.mkdir(parents=True)
+        (place / "a.html").write_text(f"<div class='chapter'><p>{line}</p></div>")
+
+
 def page(*lines: str) -> str:
     return f"<div id='DisplayArea'>{''.join(f'<p>{line}</p>' for line in lines)}</div>"
 
@@ -90,6 +174,7 @@ def apt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         folder = pages / f"libreoffice-help-{language}/usr/share/libreoffice/help/x/text/a"
         folder.mkdir(parents=True)
         (folder / "page.html").write_text(page(*lines))
+    _more_pages(pages)
     monkeypatch.setenv("PATH", str(programs))
     monkeypatch.setenv("FAKE_PAGES", str(pages))
     monkeypatch.setenv("FAKE_LOG", str(tmp_path / "log"))
@@ -111,6 +196,29 @@ def test_help_texts_are_fetched_and_cleaned(
     assert "update" not in apt.read_text()
 
 
+def test_three_sources_lie_side_by_side_with_their_licences(apt: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    sources = "help,manpages,handbook"
+    assert run("data", "debian", "--source", sources, "--languages", "de", "--out", out) == OK
+    assert {path.name: path.read_text() for path in out.glob("*.txt")} == {
+        "de.txt": "Die Datei\n",
+        "de-manpages.txt": "Das Signal\nMehr davon\n",
+        "de-handbook.txt": "Ein Buch\n",
+    }
+    assert (out / "de-manpages.copyright").read_text() == "License: GPL-3+\n"
+    assert "debian-handbook" in (out / "de-handbook.copyright").read_text()
+    calls = [call for call in apt.read_text().splitlines() if "debian-handbook" in call]
+    assert len(calls) == 1
+
+
+def test_a_text_is_cut_between_lines(apt: Path, tmp_path: Path) -> None:
+    words = ("data", "debian", "--source", "manpages", "--languages", "de,zh-cn,en-us")
+    assert run(*words, "--bytes", "13", "--out", tmp_path) == OK
+    assert (tmp_path / "de-manpages.txt").read_text() == "Das Signal\n"
+    assert (tmp_path / "zh-cn-manpages.txt").read_text() == "列出文件\n"
+    assert (tmp_path / "en-us-manpages.txt").read_text() == "The signal\n"
+
+
 def test_without_lists_it_fetches_its_own(
     apt: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -127,6 +235,12 @@ def test_without_lists_it_fetches_its_own(
     [
         ("hi", {}, FAILURE, "hi: 67% of its lines are English"),
         ("xx", {}, USAGE, "libreoffice-help-xx cannot be had"),
+        ("xx --source handbook", {}, USAGE, "is not in xx; choose among ar, ca"),
+        ("da --source handbook", {}, FAILURE, "da: 100% of its lines are English"),
+        ("xx --source manpages", {}, USAGE, "manpages-xx cannot be had"),
+        ("de --source poems", {}, USAGE, "--source is one of help, manpages, handbook"),
+        ("de --bytes much", {}, USAGE, "--bytes: 'much' is not like"),
+        ("de --bytes 0", {}, USAGE, "must be more than 0"),
         ("../x", {}, USAGE, "is no language"),
         ("de", {"FAKE_NO_LISTS": "1", "FAKE_UPDATE": "100"}, TEMPORARY, "check the network"),
         ("de", {"PATH": "/nowhere"}, FAILURE, "apt-get was not found"),
@@ -144,7 +258,8 @@ def test_what_goes_wrong_is_one_line_and_leaves_no_file(
 ) -> None:
     for name, value in environ.items():
         monkeypatch.setenv(name, value)
-    assert run("data", "debian", "--languages", languages, "--out", tmp_path / "out") == status
+    words = ["data", "debian", "--out", tmp_path / "out", "--languages", *languages.split()]
+    assert run(*words) == status
     assert said in capsys.readouterr().err.splitlines()[-1]
     assert not (tmp_path / "out").exists()
 
@@ -252,4 +367,4 @@ def test_languages_by_any_usual_name() -> None:
 def test_the_list_names_all(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("data", "list") == OK
     out = capsys.readouterr().out
-    assert all(code in out for code in (*udhr_languages(), *debian.LANGUAGES, "fashion"))
+    assert all(code in out for code in (*udhr_languages(), *debian.SOURCES, "uk", "fashion"))
