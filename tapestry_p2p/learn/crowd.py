@@ -20,7 +20,16 @@ from numpy.typing import NDArray
 from tapestry_p2p.learn.learner import inner_step, with_schedule_at
 from tapestry_p2p.learn.load import load
 from tapestry_p2p.learn.partition import dirichlet, flipped, iid, label_separated
-from tapestry_p2p.learn.task import Data, Options, Task, evaluator_of, optimizer_of, sgd
+from tapestry_p2p.learn.task import (
+    Data,
+    Options,
+    Task,
+    TaskError,
+    evaluator_of,
+    local_patterns,
+    optimizer_of,
+    sgd,
+)
 from tapestry_p2p.learn.vector import Layout
 
 Matrix = NDArray[np.float32]  # [members, d]
@@ -69,6 +78,8 @@ class Crowd:
         self.tasks = _tasks(task, chosen, [_data(each, paths, seed) for each in data])
         self.members = len(self.tasks)
         first = self.tasks[0]
+        if local_patterns(first):
+            raise TaskError("task_error", "a crowd's members have no local parameters")
         genesis = first.init(jax.random.key(seed % (1 << 32)))
         self.layout = Layout(genesis)
         self.genesis = self.layout.flatten(genesis)

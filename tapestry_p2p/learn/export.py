@@ -30,10 +30,12 @@ def export(
     layout: Layout,
     vector: Vector,
     judge: Callable[[Params], dict[str, Any]],
+    own: Params | None = None,
 ) -> dict[str, Any]:
     """Write float32[d] as ``model.safetensors`` and ``model.int8.safetensors``. OSError.
 
-    Returns what a model card needs, with what ``judge`` says of both.
+    Returns what a model card needs, with what ``judge`` says of both. Local leaves, which stay out
+    of the files, are judged as they are in the tree ``own``.
     """
     facts = {"task": task.name, "schema": layout.schema, "card": str(getattr(task, "card", ""))}
     tensors = named(layout, vector)
@@ -48,8 +50,8 @@ def export(
         "layout": [[leaf.path, list(leaf.shape), leaf.dtype] for leaf in layout.leaves],
         "bytes": {name: (folder / name).stat().st_size for name in (MODEL, INT8)},
         "scores": {
-            MODEL: judge(layout.unflatten(vector)),
-            INT8: judge(layout.unflatten(np.concatenate(by_name))),
+            MODEL: judge(layout.unflatten(vector, own)),
+            INT8: judge(layout.unflatten(np.concatenate(by_name), own)),
         },
     }
 

@@ -26,7 +26,7 @@ class Checkpoint:
     """The best parameters seen so far by some score; smaller is better."""
 
     def __init__(self, vector: Any, score: float = math.inf, step: int = 0) -> None:
-        self.vector, self.score, self.step = vector, score, step  # float32[d]
+        self.vector, self.score, self.step = vector, score, step  # whole
 
     def offer(self, vector: Any, score: float, step: int) -> None:
         """Keep these parameters if they are better."""
@@ -53,8 +53,8 @@ class Judge:
             self._texts = {self._own: None}
         self._every = max(1, spec["every_steps"])
         self.sovereign_from = int(spec["sovereign_from_step"])
-        self.best = Checkpoint(program.genesis)  # by the mean over all languages
-        self.best_own = Checkpoint(program.genesis)  # by the own one, until `sovereign` leaves
+        self.best = Checkpoint(program.whole_genesis)  # by the mean over all languages
+        self.best_own = Checkpoint(program.whole_genesis)  # by the own one, until the branch
         self.judged_at = 0  # step of the last judgement of `together`
         self.branch: Place | None = None  # where `sovereign` leaves the others
 
@@ -67,7 +67,7 @@ class Judge:
         """Called after a correction was added: judges `together` when it is time."""
         if self.collecting and (last or place.step - self.judged_at >= self._every):
             self.judged_at = place.step
-            vector = self._program.layout.flatten(place.params)
+            vector = self._program.layout.whole(place.params)
             losses = self._losses(place.params, self._texts)
             self.best.offer(vector, _mean(losses), place.step)
             if self.branch is None:
@@ -81,7 +81,7 @@ class Judge:
         """
         begin = time.monotonic()
         best = {
-            "untrained": lambda: Checkpoint(self._program.genesis),
+            "untrained": lambda: Checkpoint(self._program.whole_genesis),
             "together": lambda: self.best,
             "alone": lambda: self._alone(between),
             "sovereign": lambda: self._sovereign(between),
@@ -91,7 +91,7 @@ class Judge:
 
     def _alone(self, between: Callable[[], None]) -> Checkpoint:
         start = self._program.fresh(self._program.genesis)
-        return self._train(start, Checkpoint(self._program.genesis), between)
+        return self._train(start, Checkpoint(self._program.whole_genesis), between)
 
     def _sovereign(self, between: Callable[[], None]) -> Checkpoint:
         if self.branch is None:  # the end was never so far
@@ -104,7 +104,7 @@ class Judge:
         judged = (self._own,) if self._own in self._texts else tuple(self._texts)
         for step in range(place.step, program.schedule_steps + 1):
             if step % self._every == 0 or step == program.schedule_steps:
-                vector = program.layout.flatten(place.params)
+                vector = program.layout.whole(place.params)
                 best.offer(vector, _mean(self._losses(place.params, judged)), step)
             if step < program.schedule_steps:
                 program.advance(place)

@@ -32,7 +32,9 @@ class Keeper:
         self.average = None if program.schedule_steps else Average(program.genesis)
         self.restored = False
         moments = jax.tree.structure(self.place.moments)
-        identity = f"{program.layout.schema} {moments} {judge.collecting} {bool(self.average)}"
+        identity = (
+            f"{program.layout.whole_schema} {moments} {judge.collecting} {bool(self.average)}"
+        )
         self._store = StateStore(directory, hashlib.sha256(identity.encode()).hexdigest())
         loaded = self._store.load(self._tree(self.place))
         if loaded is not None:
@@ -60,7 +62,7 @@ class Keeper:
             return self._program.fresh(vector, step, step)
         own = self._program.copy(self.place)
         moments = with_schedule_at(own.moments, step)
-        return Place(self._program.params(vector), moments, step, own.cursor)
+        return Place(self._program.params(vector, own.params), moments, step, own.cursor)
 
     def _tree(self, place: Place) -> Any:
         tree = {"params": place.params, "moments": place.moments}

@@ -16,8 +16,8 @@ import numpy as np
 import optax
 from numpy.typing import NDArray
 
-from tapestry_p2p.learn.task import BatchSource, Task, optimizer_of, tokens_of
-from tapestry_p2p.learn.vector import Layout, Params
+from tapestry_p2p.learn.task import BatchSource, Task, layout_of, optimizer_of, tokens_of
+from tapestry_p2p.learn.vector import Params
 
 FAR = 3.0  # times the distance of the newest vector from the average
 
@@ -41,8 +41,9 @@ class Program:
         self.task = task
         self.schedule_steps = schedule_steps
         self.genesis_params = task.init(jax.random.key(seed % (1 << 32)))
-        self.layout = Layout(self.genesis_params)
+        self.layout = layout_of(task, self.genesis_params)
         self.genesis = self.layout.flatten(self.genesis_params)
+        self.whole_genesis = self.layout.whole(self.genesis_params)
         self.source: BatchSource = task.batches("train", batch_seed)
         self.tokens_per_batch = tokens_of(task, self.source(0))
         self._optimizer = optimizer_of(task, schedule_steps)
@@ -58,9 +59,10 @@ class Program:
         moments = with_schedule_at(self._fresh(params), step)
         return Place(params, moments, step, cursor)
 
-    def params(self, vector: NDArray[np.float32]) -> Params:
-        """The tree of float32[d] on the device."""
-        return self._copy(self.layout.unflatten(vector))
+    def params(self, vector: NDArray[np.float32], own: Params | None = None) -> Params:
+        """The tree of float32[d] on the device, its local leaves from ``own``, else genesis'."""
+        own = self.genesis_params if own is None else own
+        return self._copy(self.layout.unflatten(vector, own))
 
     def copy(self, place: Place) -> Place:
         """The same point in arrays of its own."""
@@ -77,8 +79,8 @@ class Program:
         return float(loss)
 
     def add(self, place: Place, correction: NDArray[np.float32]) -> None:
-        """Add float32[d] to the parameters."""
-        place.params = self._add(place.params, self.layout.unflatten(correction))
+        """Add float32[d] to the parameters; local ones stay as they are."""
+        place.params = self._add(place.params, self.layout.step(correction))
 
     def over(self, place: Place) -> bool:
         """Whether the schedule has an end and this is it."""

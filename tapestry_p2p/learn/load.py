@@ -14,7 +14,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
-from tapestry_p2p.learn.task import Data, Options, Task, TaskError, refuse_local_parts
+from tapestry_p2p.learn.task import Data, Options, Task, TaskError, local_patterns
 
 BUILT_IN = {
     "language": "tapestry_p2p.learn.tasks.language",
@@ -33,7 +33,7 @@ def load(name: str, options: Options, data: Data) -> Task:
     task = _maker(name)(options, data)
     if not isinstance(task, Task):
         raise TaskError("task_error", f"{name} made no task: init, loss, batches, name needed")
-    refuse_local_parts(task)
+    local_patterns(task)
     return task
 
 

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from tapestry_p2p import link
 from tapestry_p2p.learn import course as course_
+from tapestry_p2p.learn.gain import Gain
 from tapestry_p2p.learn.judge import Judge
 from tapestry_p2p.learn.keep import Keeper
 from tapestry_p2p.learn.learner import Program
@@ -53,9 +54,11 @@ class Loop:
         judge: Judge,
         text: TextSocket | None,
         speed: float,
+        gain: Gain | None = None,
     ) -> None:
         self._sock, self._vectors, self._text = sock, vectors, text
         self._program, self._keeper, self._judge = program, keeper, judge
+        self._gain = gain
         self._course = course_.Course()
         self._place = keeper.place
         self._good = program.copy(self._place)
@@ -75,7 +78,8 @@ class Loop:
             "weigh": self._weigh,
             "stop": self._stop,
         }
-        self._questions = Questions(program, judge, self._shown, self._glance)
+        sovereign = gain.sovereign_params if gain else None
+        self._questions = Questions(program, judge, self._shown, self._glance, sovereign)
 
     def run(self) -> None:
         """Until the node is gone or says stop; the state is saved then. TaskError, LinkError."""
@@ -95,7 +99,8 @@ class Loop:
     def _turn(self) -> None:
         action = self._course.next(self._program.over(self._place))
         rest_s = self._rest_until - time.monotonic()
-        self._listen(None if action == course_.WAIT else max(0.0, rest_s))
+        after = action == course_.WAIT and self._is_left()
+        self._listen(None if action == course_.WAIT and not after else max(0.0, rest_s))
         if time.monotonic() < self._rest_until:
             return
         action = self._course.next(self._program.over(self._place))
@@ -103,6 +108,8 @@ class Loop:
             self._step()
         elif action == course_.HAND_OVER:
             self._hand_over()
+        elif self._is_left():
+            self._measure_on()
 
     # Training
 
@@ -113,14 +120,17 @@ class Loop:
         self._rest_until = begin + busy_s * (1 + self._rest_s)
         self._course.stepped()
         self._tally.add(loss, self._program.tokens_per_batch, busy_s)
-        if math.isfinite(loss):
-            self._judge.watch(self._place)
-        else:
+        if not math.isfinite(loss):
             self._recover()
+            return
+        self._judge.watch(self._place)
+        if self._gain:
+            self._gain.earn(busy_s)
+            self._tell(self._gain.work(self._place, self._shown))
 
     def _hand_over(self) -> None:
         vector = self._program.layout.flatten(self._place.params)
-        if not np.isfinite(vector).all():
+        if not np.isfinite(self._program.layout.whole(self._place.params)).all():
             self._recover()
             return
         self._nonfinite = 0
@@ -149,9 +159,30 @@ class Loop:
         self._tally.forget()
         self._tally.skipped += 1
 
+    # What the member gains
+
+    def _is_left(self) -> bool:
+        """Whether training is over and its measure is not."""
+        finished = self._course.phase == course_.FINISHED and not self._course.unanswered
+        return finished and self._gain is not None and self._gain.unfinished(self._place)
+
+    def _measure_on(self) -> None:
+        assert self._gain is not None
+        told, rest_s = self._gain.finish(self._place, self._shown)
+        self._rest_until = time.monotonic() + rest_s
+        self._tell(told)
+        if self._gain.due():
+            self._save()
+
+    def _tell(self, record: dict[str, Any] | None) -> None:
+        if record is not None:
+            link.send(self._sock, record)
+
     def _save(self) -> None:
         try:
             self._keeper.save(self._good, self._place.cursor)
+            if self._gain:
+                self._gain.save()
         except OSError as error:  # a full disk must not end the training
             log.warning("state not saved: %s", error.strerror)
 
@@ -191,6 +222,9 @@ class Loop:
         self._good, self._last_own = self._program.copy(self._place), vector
         self._course.start(record["seq"], record["round"])
         self._tally.forget()
+        if self._gain:
+            for told in self._gain.begin(self._place.step):
+                link.send(self._sock, told)
 
     def _weigh(self, record: dict[str, Any]) -> None:
         """Say whether a start beats genesis on the data held out here: one bit, once, at first.
@@ -202,7 +236,7 @@ class Loop:
         self._weighed = True
         vector = self._read_addition(link.IN, record)
         losses = [
-            self._judge.held_out(self._program.params(start))
+            self._judge.held_out(self._program.params(start, self._place.params))
             for start in (vector, self._program.genesis)
         ]
         log.info("held-out loss of a start from the members' copies %.4g, of genesis %.4g", *losses)
@@ -254,7 +288,8 @@ class Loop:
     def _shown(self) -> Params:
         """The parameters that the local user gets: the newest, or their average without an end."""
         average = self._keeper.average
-        return self._program.params(average.vector) if average else self._place.params
+        here = self._place.params
+        return self._program.params(average.vector, here) if average else here
 
     def _glance(self) -> None:
         """Between two steps of an arm: end if the node is gone, keep its orders for later."""

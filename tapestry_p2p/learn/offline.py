@@ -116,6 +116,7 @@ def load_params(task: Task, path: Path, schema: str) -> Params:
     from tapestry_p2p.learn.task import TaskError
 
     layout = _layout(task, schema)
+    _need_whole(layout)
     if layout.schema != schema:
         raise TaskError("task_error", "the task builds another model than the one in the folder")
     tensors = safetensors.numpy.load_file(path)
@@ -133,14 +134,23 @@ def _layout(task: Task, schema: str) -> Layout:
     """Of the task's model; without making one, if it tells its shapes."""
     import jax
 
-    from tapestry_p2p.learn.vector import Layout
+    from tapestry_p2p.learn.task import layout_of
 
     shapes = getattr(getattr(task, "model", None), "shapes", None)
     if shapes is not None:
-        layout = Layout(shapes)
+        layout = layout_of(task, shapes)
         if layout.schema == schema:
             return layout
-    return Layout(task.init(jax.random.key(0)))
+    return layout_of(task, task.init(jax.random.key(0)))
+
+
+def _need_whole(layout: Layout) -> None:
+    """TaskError where a part of the model stays with the member: the folder cannot hold it."""
+    from tapestry_p2p.learn.task import TaskError
+
+    if layout.local_leaves:
+        own = ", ".join(leaf.path for leaf in layout.local_leaves)
+        raise TaskError("task_error", f"{own} never left the member: ask the running member")
 
 
 def _takes_int8(task: Task) -> bool:

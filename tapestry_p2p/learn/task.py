@@ -17,6 +17,8 @@ import jax
 import numpy as np
 import optax
 
+from tapestry_p2p.learn.vector import Layout
+
 Params = Any
 Batch = Any  # a pytree of arrays, the same shapes every time
 BatchSource = Callable[[int], Batch]  # cursor -> batch; the same cursor gives the same batch
@@ -67,7 +69,12 @@ class Task(Protocol):
     * ``tokens_per_batch: int``, else the leading axis of a batch.
     * ``card: str``, text for the model card.
     * ``sharing(data) -> Task``: this task with its compiled functions for another member's data.
-    * ``local_filter``: leaves that stay on this machine. Reserved: `refuse_local_parts`.
+    * ``local_filter``: shell patterns over the leaves' paths (``["head/*"]``). What they match is
+      trained, kept and used here, and never leaves: an own head, own adapters (`Layout`).
+    * ``from_base(tensors) -> params``: the tree that a file of weights stands for, where its
+      tensors have other names than the leaves. Not all leaves need be in it.
+    * ``frozen``: arrays that the loss reads and training leaves alone; then
+      ``loss_over(frozen, params, batch, key)`` is compiled in place of ``loss``.
     """
 
     name: str
@@ -82,10 +89,21 @@ class Task(Protocol):
         """Batches of ``train``, ``validation`` or ``test`` as a function of the cursor."""
 
 
-def refuse_local_parts(task: Task) -> None:
-    """TaskError if a task wants leaves kept private: we must not share them by oversight."""
-    if getattr(task, "local_filter", None) is not None:
-        raise TaskError("task_error", "local_filter is not supported yet: every leaf is shared")
+def local_patterns(task: Task) -> tuple[str, ...]:
+    """The task's ``local_filter``, () without one. TaskError if it is no list of texts."""
+    patterns = getattr(task, "local_filter", None) or ()
+    known = isinstance(patterns, list | tuple)
+    if not known or not all(isinstance(pattern, str) for pattern in patterns):
+        raise TaskError("task_error", 'local_filter must be a list of patterns, as ["head/*"]')
+    return tuple(patterns)
+
+
+def layout_of(task: Task, params: Params) -> Layout:
+    """What of the task's parameters travels, and in which order. TaskError if nothing can."""
+    try:
+        return Layout(params, local_patterns(task))
+    except ValueError as error:
+        raise TaskError("task_error", f"{error}") from error
 
 
 def optimizer_of(task: Task, schedule_steps: int) -> optax.GradientTransformation:

@@ -1,15 +1,18 @@
 """A pytree of parameters as one float32 vector, and the hash that says which tree it was.
 
 Rule: leaves stand in the order of their paths, so the same names and shapes give the same vector
-whatever containers hold them. Two models of equal length are not the same model: the schema hash
-covers (path, shape, dtype) of every leaf. Knows nothing of tasks or training.
+whatever containers hold them. Leaves whose paths match a pattern of ``local`` stay: they are in no
+vector that travels, nor in the hash; this file is the only place that tells the two kinds apart.
+Two models of equal length are not the same model: the schema hash covers (path, shape, dtype) of
+every travelling leaf. Knows nothing of tasks or training.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import Any
 
 import jax
@@ -17,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Params = Any  # a pytree of floating-point arrays
+NAMED_MAX = 20  # parameters in an error message
 
 
 @dataclass(frozen=True)
@@ -36,60 +40,123 @@ class Leaf:
 class Layout:
     """Where every leaf of a tree lies in the vector. Made from any tree of that kind.
 
-    ValueError for a tree with no leaf, with leaves that are not floating point, or with two
-    leaves of one path.
+    ``local``: shell patterns over whole paths (``head/*``; a * also stands for slashes); the leaves
+    they match stay on this machine. ValueError for a tree with no leaf, with leaves that are not
+    floating point, or with two leaves of one path; for a pattern that matches no leaf (a slip of
+    the pen would publish what was meant to stay); and if no leaf is left to travel.
     """
 
-    def __init__(self, params: Params) -> None:
+    def __init__(self, params: Params, local: Sequence[str] = ()) -> None:
         paths, self._treedef = jax.tree_util.tree_flatten_with_path(params)
-        leaves = [Leaf(_path(path), tuple(leaf.shape), str(leaf.dtype)) for path, leaf in paths]
+        leaves = [Leaf(path_of(path), tuple(leaf.shape), str(leaf.dtype)) for path, leaf in paths]
         _check(leaves, [leaf for _, leaf in paths])
-        self._order = sorted(range(len(leaves)), key=lambda index: leaves[index].path)
-        self.leaves = tuple(leaves[index] for index in self._order)
+        staying = _matched([leaf.path for leaf in leaves], local)
+        order = sorted(range(len(leaves)), key=lambda index: leaves[index].path)
+        self._travelling = [index for index in order if leaves[index].path not in staying]
+        self._staying = [index for index in order if leaves[index].path in staying]
+        if not self._travelling:
+            raise ValueError("every parameter is local: nothing is left to share")
+        self.leaves = tuple(leaves[index] for index in self._travelling)
+        self.local_leaves = tuple(leaves[index] for index in self._staying)
         self.parameters = sum(leaf.size for leaf in self.leaves)
 
     @property
     def schema(self) -> str:
         """SHA-256 (hex) of one line ``path<TAB>shape<TAB>dtype`` per leaf, shape as ``2x3``."""
-        lines = (
-            f"{leaf.path}\t{'x'.join(map(str, leaf.shape))}\t{leaf.dtype}\n" for leaf in self.leaves
-        )
-        return hashlib.sha256("".join(lines).encode()).hexdigest()
+        return _hash(self.leaves)
+
+    @property
+    def whole_schema(self) -> str:
+        """The same of all leaves, for this machine's own files; `schema` where none stays."""
+        return _hash((*self.leaves, *self.local_leaves))
 
     def flatten(self, params: Params) -> NDArray[np.float32]:
-        """The tree as float32[parameters]."""
-        leaves = jax.tree_util.tree_leaves(params)
-        return np.concatenate(
-            [np.asarray(leaves[index]).astype(np.float32).ravel() for index in self._order]
-        )
+        """The travelling leaves as float32[parameters]."""
+        return _joined(params, self._travelling)
+
+    def whole(self, params: Params) -> NDArray[np.float32]:
+        """All leaves as one float32 vector, the travelling ones first. It must stay here."""
+        return _joined(params, self._travelling + self._staying)
 
     def ravel(self, params: Params) -> jax.Array:
         """`flatten` for compiled functions."""
         leaves = jax.tree_util.tree_leaves(params)
         return jax.numpy.concatenate(
-            [leaves[index].astype(np.float32).ravel() for index in self._order]
+            [leaves[index].astype(np.float32).ravel() for index in self._travelling]
         )
 
     def tree(self, leaves: Mapping[str, Any]) -> Params:
         """The tree whose leaf at each path is ``leaves[path]``, whatever that is."""
-        placed: list[Any] = [None] * len(self.leaves)
-        for index, leaf in zip(self._order, self.leaves, strict=True):
-            placed[index] = leaves[leaf.path]
-        return jax.tree_util.tree_unflatten(self._treedef, placed)
+        places = zip(self._travelling + self._staying, self.leaves + self.local_leaves, strict=True)
+        return self._placed({index: leaves[leaf.path] for index, leaf in places})
 
-    def unflatten(self, vector: NDArray[np.float32]) -> Params:
-        """The tree of numpy arrays, each in its own dtype, that `flatten` turns into `vector`."""
-        leaves: list[Any] = [None] * len(self.leaves)
-        start = 0
-        for index, leaf in zip(self._order, self.leaves, strict=True):
-            piece = vector[start : start + leaf.size].reshape(leaf.shape)
-            leaves[index] = piece.astype(_dtype(leaf.dtype))
-            start += leaf.size
-        return jax.tree_util.tree_unflatten(self._treedef, leaves)
+    def unflatten(self, vector: NDArray[np.float32], own: Params | None = None) -> Params:
+        """The tree of numpy arrays, each in its own dtype, that `flatten` turns into `vector`.
+
+        The local leaves are those of the tree ``own``. A vector that `whole` made has them itself.
+        ValueError if they are nowhere.
+        """
+        placed, used = _cut(vector, self._travelling, self.leaves)
+        if used < len(vector):
+            placed.update(_cut(vector[used:], self._staying, self.local_leaves)[0])
+        elif self._staying:
+            if own is None:
+                raise ValueError("the model has local parameters, and none were given")
+            leaves = jax.tree_util.tree_leaves(own)
+            placed.update({index: leaves[index] for index in self._staying})
+        return self._placed(placed)
+
+    def step(self, vector: NDArray[np.float32]) -> Params:
+        """The tree of a change float32[parameters]: nobody else moves local leaves."""
+        placed, _ = _cut(vector, self._travelling, self.leaves)
+        for index, leaf in zip(self._staying, self.local_leaves, strict=True):
+            placed[index] = np.zeros(leaf.shape, _dtype(leaf.dtype))
+        return self._placed(placed)
+
+    def _placed(self, placed: Mapping[int, Any]) -> Params:
+        in_order = [placed[index] for index in range(len(placed))]
+        return jax.tree_util.tree_unflatten(self._treedef, in_order)
 
 
-def _path(path: tuple[Any, ...]) -> str:
+def path_of(path: tuple[Any, ...]) -> str:
+    """The name of a leaf's place: ``blocks/0/kernel``."""
     return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+def matches(path: str, patterns: Iterable[str]) -> bool:
+    """Whether one of the shell patterns matches the whole path."""
+    return any(fnmatchcase(path, pattern) for pattern in patterns)
+
+
+def _matched(paths: list[str], patterns: Sequence[str]) -> set[str]:
+    for pattern in patterns:
+        if not any(matches(path, [pattern]) for path in paths):
+            raise ValueError(f"{pattern!r} matches none of {', '.join(paths[:NAMED_MAX])}")
+    return {path for path in paths if matches(path, patterns)}
+
+
+def _hash(leaves: Sequence[Leaf]) -> str:
+    lines = (f"{leaf.path}\t{'x'.join(map(str, leaf.shape))}\t{leaf.dtype}\n" for leaf in leaves)
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def _joined(params: Params, indices: list[int]) -> NDArray[np.float32]:
+    leaves = jax.tree_util.tree_leaves(params)
+    return np.concatenate(
+        [np.asarray(leaves[index]).astype(np.float32).ravel() for index in indices]
+    )
+
+
+def _cut(
+    vector: NDArray[np.float32], indices: list[int], leaves: Sequence[Leaf]
+) -> tuple[dict[int, Any], int]:
+    """Leaves by their place in the tree, each in its own dtype; how many numbers they took."""
+    placed, start = {}, 0
+    for index, leaf in zip(indices, leaves, strict=True):
+        piece = vector[start : start + leaf.size].reshape(leaf.shape)
+        placed[index] = piece.astype(_dtype(leaf.dtype))
+        start += leaf.size
+    return placed, start
 
 
 def _check(leaves: list[Leaf], arrays: list[Any]) -> None:

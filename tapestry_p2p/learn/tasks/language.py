@@ -48,6 +48,7 @@ DEFAULTS: Options = {
     "schedule": "cosine",
     "noise": 0.1,  # share of the bytes seen in training that are replaced, against rote learning
     "draw": "by_size",  # or "evenly": every file equally often, whatever its size
+    "local": "",  # patterns of parameters that never leave: "blocks/1/* norm/*"
     "judged_bytes": 1 << 17,  # of a long held-out text only this much is judged, evenly spread
 }
 SPLITS = ("train", "validation", "test")
@@ -71,6 +72,7 @@ class Language:
         self.context = int(self.options["context"])
         self.rows = int(self.options["batch_size"])
         self.tokens_per_batch = self.rows * self.context
+        self.local_filter = self.options["local"].split()
         self._texts = self._read(data)
         self._judge = jax.jit(self._bits)
         self._next = jax.jit(self._sample)

@@ -43,6 +43,7 @@ DEFAULTS: Options = {
     "weight_decay": 0.01,
     "warmup_steps": 10,
     "schedule": "cosine",
+    "local": "",  # patterns of parameters that never leave: "out/*" is an own last layer
 }
 CLASSES = 10
 SPLITS = ("train", "validation", "test")
@@ -95,6 +96,7 @@ class Pictures(ABC):
             )
         )
         self.tokens_per_batch = int(chosen["batch_size"])
+        self.local_filter = chosen["local"].split()
         self.records: Mapping[str, Records] = self.read(data)
         if data.content is not None:
             self.records = {**self.records, "train": data.content}
