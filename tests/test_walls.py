@@ -43,9 +43,10 @@ WALLS = {
     "corpus": wall("", PURE),
     "data": wall("", STANDARD),
     "link": wall("", STANDARD, "numpy msgpack"),
+    "bulk": wall("", STANDARD, "numpy msgpack"),
     "crash": wall("", STANDARD),
     "learn": wall(
-        "learn errors link crash corpus data", STANDARD, "jax flax optax numpy msgpack safetensors"
+        "learn errors link bulk crash corpus data", STANDARD, "jax flax optax numpy msgpack safetensors"
     ),
     "mix": wall("mix", PURE, "numpy"),
     "gossip": wall("gossip", PURE, "msgpack cryptography"),
@@ -53,14 +54,14 @@ WALLS = {
     # programs that attack real daemons: a part of sim/ that has sockets
     "hostile": wall("sim daemon gossip mix errors", STANDARD, "trio"),
     "daemon": wall(
-        "daemon gossip mix sim link crash errors __init__",
+        "daemon gossip mix sim link bulk crash errors __init__",
         STANDARD,
         "trio msgspec msgpack numpy cryptography platformdirs prometheus_client h11",
     ),
     # the browser's process: of daemon, ask and paths alone (tests/page)
     "page": wall("page daemon errors", STANDARD, "trio starlette hypercorn segno"),
     "cli": wall(
-        "cli page daemon gossip mix sim link corpus data errors __init__",
+        "cli page daemon gossip mix sim link bulk corpus data errors __init__",
         STANDARD,
         "trio msgspec numpy cyclopts rich matplotlib safetensors",
     ),

@@ -12,16 +12,21 @@ from collections.abc import Iterator
 import numpy as np
 
 from tapestry_p2p.mix.codec import CodecError, Vector, decode_add, payload_norm
+from tapestry_p2p.mix.space import MEMORY, Space
 
 FRAME_BYTES = 256 * 1024
+_FRAME = FRAME_BYTES // 4  # parameters
+_SETTLE_EVERY = 256  # frames: 64 MB
 _LEAF = b"\x00"
 
 
 class PublicCopy:
     """float32[d], owned by this object; read it through ``vector`` and do not write to it."""
 
-    def __init__(self, vector: Vector) -> None:
-        self.vector: Vector = np.array(vector, dtype=np.float32)
+    def __init__(self, vector: Vector, space: Space = MEMORY) -> None:
+        """A copy of ``vector``, which lives in ``space``."""
+        self._space = space
+        self.vector: Vector = space.copy(vector)
 
     def __len__(self) -> int:
         return len(self.vector)
@@ -34,20 +39,42 @@ class PublicCopy:
         if payload_norm(codec, payload, len(self.vector)) > norm_max:
             raise CodecError("the difference is longer than the manifest allows")
         decode_add(codec, payload, self.vector)
+        self._space.settle()
 
     def add(self, difference: Vector) -> None:
         """Move the copy by a decoded difference, float32[d]."""
-        np.add(self.vector, difference, out=self.vector)
+        for block in self._space.blocks(len(self.vector)):
+            np.add(self.vector[block], difference[block], out=self.vector[block])
+
+    def frame(self, index: int) -> bytes:
+        """Frame ``index`` of the copy's bytes: 256 KiB, the last one shorter; b"" beyond."""
+        part = self.vector[index * _FRAME : (index + 1) * _FRAME]
+        return part.astype("<f4", copy=False).tobytes()
 
     def frames(self) -> Iterator[bytes]:
-        """The copy's bytes in frames of 256 KiB, the last one shorter."""
-        data = self.vector.astype("<f4", copy=False).data.cast("B")
-        for start in range(0, len(data), FRAME_BYTES):
-            yield bytes(data[start : start + FRAME_BYTES])
+        """All of them, in order."""
+        for index in range(-(-len(self.vector) // _FRAME)):
+            yield self.frame(index)
+            if index % _SETTLE_EVERY == 0:
+                self._space.settle()
 
     def leaves(self) -> list[bytes]:
         """SHA-256(0x00 || frame) of each frame, in order."""
         return [frame_leaf(frame) for frame in self.frames()]
+
+    def leaves_after(self, difference: Vector) -> list[bytes]:
+        """Those of the copy once ``difference``, float32[d], is added; it is not yet."""
+        found = []
+        for index, block in enumerate(_frame_blocks(len(self.vector))):
+            moved = self.vector[block] + difference[block]
+            found.append(frame_leaf(moved.astype("<f4", copy=False).tobytes()))
+            if index % _SETTLE_EVERY == 0:
+                self._space.settle()
+        return found
+
+
+def _frame_blocks(d: int) -> Iterator[slice]:
+    return (slice(start, start + _FRAME) for start in range(0, d, _FRAME))
 
 
 def frame_leaf(frame: bytes) -> bytes:
@@ -65,10 +92,13 @@ def vector_of(data: bytes, d: int, norm_max: float) -> Vector:
     return vector
 
 
-def norm(vector: Vector) -> float:
-    """Euclidean norm summed in float64, so that 1e38 does not overflow."""
+def norm(vector: Vector, origin: Vector | None = None) -> float:
+    """Euclidean norm (of ``vector - origin``) summed in float64, so that 1e38 does not overflow."""
     total = 0.0
     for start in range(0, len(vector), 1 << 16):
-        block = vector[start : start + (1 << 16)].astype(np.float64)
+        part = vector[start : start + (1 << 16)]
+        if origin is not None:
+            part = part - origin[start : start + (1 << 16)]
+        block = part.astype(np.float64)
         total += float(block @ block)
     return float(np.sqrt(total))

@@ -23,7 +23,7 @@ another's newest work (docs/decisions/0006). Views: ``current`` takes z_j = copy
 must fail; no manifest may name it).
 """
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Generic, TypeVar
@@ -34,6 +34,7 @@ from tapestry_p2p.mix.codec import Vector, decode, encode
 from tapestry_p2p.mix.copy import PublicCopy, norm
 from tapestry_p2p.mix.rules import Report, mix
 from tapestry_p2p.mix.rules.base import Each, Weights
+from tapestry_p2p.mix.space import BLOCK, MEMORY, Space
 from tapestry_p2p.mix.topology import enough_live
 
 Author = TypeVar("Author", bound=Hashable)
@@ -98,16 +99,22 @@ class Loom(Generic[Author]):
     """One member's rounds. Owns x, the applied pull P, the momentum and the ring of views."""
 
     def __init__(
-        self, settings: LoomSettings, x: Vector, own: PublicCopy, each: Each = map
+        self,
+        settings: LoomSettings,
+        x: Vector,
+        own: PublicCopy,
+        each: Each = map,
+        space: Space = MEMORY,
     ) -> None:
+        """``each`` runs the rule's jobs: `map`, or a thread pool's. Vectors live in ``space``."""
         self.settings = settings
         self.own = own
-        self._each = each  # runs the rule's jobs: `map`, or a thread pool's
-        self.x: Vector = np.array(x, dtype=np.float32)
+        self._each, self._space = each, space
+        self.x: Vector = space.copy(x)
         self.latest: Vector = self.x  # where a restart begins: y once published, then x'
         self.rounds = 0  # own entries since start: the clock of TTL and views
-        self._applied: Vector = np.zeros_like(self.x)  # P
-        self._pull: Vector = self._applied  # of the running round
+        self._applied: Vector | None = None  # P, where views need it
+        self._pull: Vector | None = None  # of the running round
         self._momentum: Vector | None = None
         self._before: Mean[Author] | None = None
         self._ring: dict[int, Vector] = {}
@@ -152,8 +159,10 @@ class Loom(Generic[Author]):
         ``trained`` is t, float32[d]: what training made of x, corrections included. CodecError if
         the step is not finite.
         """
-        payload = encode(self.settings.codec, self._outer(trained) - self.own.vector)
-        return Difference(payload, decode(self.settings.codec, payload, len(trained)))
+        codec, d = self.settings.codec, len(trained)
+        step = self._space.made(np.subtract, self._outer(trained), self.own.vector)
+        payload = encode(codec, step)
+        return Difference(payload, decode(codec, payload, d, out=step))
 
     def published(self, difference: Difference, trained: Vector) -> None:
         """The difference is durable and out: the own copy and the clock move.
@@ -162,8 +171,12 @@ class Loom(Generic[Author]):
         """
         self.own.add(difference.vector)
         self.latest = self._outer(trained)
-        self._applied = self._applied + self._pull
-        self._pull = np.zeros_like(self.x)
+        if self.settings.view == "applied_pull" and self._pull is not None:
+            before = self._applied
+            self._applied = (
+                self._pull if before is None else self._space.made(np.add, before, self._pull)
+            )
+        self._pull = None
         self.rounds += 1
         oldest = self.rounds - self.settings.ttl
         needed = {*self._view.values(), *self._arrived.values()}
@@ -217,24 +230,26 @@ class Loom(Generic[Author]):
         weight = 1.0 / (max(neighbours, full) + 1)
         weights = np.array([weight * shares.get(author, 1.0) for author in authors])
         mean, report = self._mean(authors, copies, weights)
-        pull = np.float32(s.gamma) * mean.pull
-        correction = pull - self._pull
+        pull = mean.pull if s.gamma == 1.0 else self._times(s.gamma, mean.pull)
+        correction = self._moved(pull, self._pull)
         momentum = kept = None
         if once:
             momentum, owed = self._next_momentum(mean, copies)
             kept = replace(mean, owed=owed)
             if s.eta != 1.0:
-                correction += self._outer(trained) - trained
+                self._add(correction, np.subtract, self._outer(trained), trained)
             if authors:
-                correction += np.float32(s.mu * self._trust(trained, momentum)) * momentum
-        return Mixing(trained + correction, correction, pull, momentum, kept, authors, report)
+                trust = np.float32(s.mu * self._trust(trained, momentum))
+                self._add(correction, lambda part, out: np.multiply(trust, part, out), momentum)
+        x = self._space.made(np.add, trained, correction)
+        return Mixing(x, correction, pull, momentum, kept, authors, report)
 
     def mixed(self, mixing: Mixing[Author]) -> None:
         """Put a mixing in force: x, P, momentum."""
         self.x = self.latest = mixing.x
         self._pull = mixing.pull
         if mixing.momentum is not None:
-            own = self.own.vector.copy()
+            own = self._space.copy(self.own.vector)
             self._before = replace(mixing.mean, own=own) if mixing.mean else None
             self._momentum = mixing.momentum
 
@@ -245,8 +260,9 @@ class Loom(Generic[Author]):
         s = self.settings
         report: Report | None = None
         bases = self._bases(authors)
-        pull = np.zeros_like(self.x)
-        if authors:
+        if not authors:
+            pull = self._space.zeros(len(self.x))
+        else:
             pull, report = mix(
                 s.rule,
                 self.own.vector,
@@ -256,6 +272,7 @@ class Loom(Generic[Author]):
                 age=self.rounds,
                 bases=[bases[a] for a in authors] if bases else None,
                 each=self._each,
+                space=self._space,
             )
         mean = Mean(
             self.own.vector,
@@ -272,21 +289,21 @@ class Loom(Generic[Author]):
         if self.settings.view == "current":
             return {}
         views = {self._view[a] for a in authors}
-        if self.settings.view == "naive":
+        if self.settings.view == "naive" or self._applied is None:
             then = {at: self._ring[at] for at in views}
         else:
-            then = {at: self._ring[at] + self._applied for at in views}
+            then = {at: self._space.made(np.add, self._ring[at], self._applied) for at in views}
         return {a: then[self._view[a]] for a in authors}
 
     def _snapshot(self) -> None:
         """Remember where we stand, in coordinates that a later pull does not move."""
         if self.rounds not in self._ring:
-            if self.settings.view == "applied_pull":
-                self._ring[self.rounds] = self.own.vector - self._applied
+            if self.settings.view == "current":
+                self._ring[self.rounds] = np.empty(0, np.float32)
+            elif self._applied is None:
+                self._ring[self.rounds] = self._space.copy(self.own.vector)
             else:
-                naive = self.settings.view == "naive"
-                nothing = np.empty(0, np.float32)
-                self._ring[self.rounds] = self.own.vector.copy() if naive else nothing
+                self._ring[self.rounds] = self._moved(self.own.vector, self._applied)
 
     def _next_momentum(
         self, mean: Mean[Author], copies: Mapping[Author, Vector]
@@ -300,39 +317,75 @@ class Loom(Generic[Author]):
         """
         before = self._before
         if before is None or self._momentum is None:
-            return np.zeros_like(self.x), ()
-        step = mean.own - before.own
-        step += mean.pull
-        step -= before.pull
+            return self._space.zeros(len(self.x)), ()
+        step = self._space.made(_between, mean.own, before.own, mean.pull, before.pull)
         owed = dict.fromkeys(before.owed)
         for author in mean.copies:  # dicts: in an order that no hash of a set decides
             if author in owed:
                 del owed[author]
             elif author not in before.authors and author in mean.shares:
-                step -= _part(mean, author, copies[author])
+                self._take_part(np.subtract, step, mean, author, copies[author])
         for author, copy in before.copies.items():
             if author in mean.authors:
                 continue
             if author in before.shares and author in copies and self._copy.get(author) == copy:
-                step += _part(before, author, copies[author])
+                self._take_part(np.add, step, before, author, copies[author])
             else:
                 owed[author] = None
         rho = np.float32(self.settings.rho)
-        return rho * self._momentum + (np.float32(1) - rho) * step, tuple(owed)[-OWED_MAX:]
+
+        def smooth(old: Vector, new: Vector, out: Vector) -> None:
+            np.multiply(np.float32(1) - rho, new, out=out)
+            out += rho * old
+
+        return self._space.made(smooth, self._momentum, step), tuple(owed)[-OWED_MAX:]
+
+    def _take_part(
+        self, way: np.ufunc, step: Vector, mean: Mean[Author], author: Author, copy: Vector
+    ) -> None:
+        """Add one neighbour's part of the mean's pull to ``step``, or subtract it, in place."""
+        share, base = np.float32(mean.shares[author]), mean.bases.get(author, mean.own)
+        for block in self._space.blocks(len(step)):
+            way(step[block], share * (copy[block] - base[block]), out=step[block])
+
+    def _times(self, factor: float, vector: Vector) -> Vector:
+        by = np.float32(factor)
+        return self._space.made(lambda part, out: np.multiply(by, part, out=out), vector)
+
+    def _moved(self, vector: Vector, by: Vector | None) -> Vector:
+        """``vector`` less ``by``; None: less nothing."""
+        if by is None:
+            return self._space.copy(vector)
+        return self._space.made(np.subtract, vector, by)
+
+    def _add(self, to: Vector, step: Callable[..., object], *vectors: Vector) -> None:
+        """``to`` += step(of the vectors), block by block, in place."""
+        work = np.empty(min(BLOCK, len(to)), np.float32)
+        for block in self._space.blocks(len(to)):
+            part = work[: block.stop - block.start]
+            step(*(vector[block] for vector in vectors), part)
+            to[block] += part
 
     def _outer(self, trained: Vector) -> Vector:
         """y: DiLoCo's outer rate, taken by each member on its own step; the rule then bounds it."""
         if self.settings.eta == 1.0:
             return trained
-        return self.x + np.float32(self.settings.eta) * (trained - self.x)
+        eta = np.float32(self.settings.eta)
+
+        def step(x: Vector, t: Vector, out: Vector) -> None:
+            np.add(x, eta * (t - x), out=out)
+
+        return self._space.made(step, self.x, trained)
 
     def _trust(self, trained: Vector, momentum: Vector) -> float:
         """The factor that keeps ||u|| <= eta ||D|| / (1 - mu)."""
         length = norm(momentum)
-        allowed = self.settings.eta * norm(trained - self.x) / (1 - self.settings.mu)
+        allowed = self.settings.eta * norm(trained, self.x) / (1 - self.settings.mu)
         return min(1.0, allowed / length) if length > 0 else 0.0
 
 
-def _part(mean: Mean[Author], author: Author, copy: Vector) -> Vector:
-    """One neighbour's part of the mean's pull."""
-    return np.float32(mean.shares[author]) * (copy - mean.bases.get(author, mean.own))
+def _between(own: Vector, was: Vector, pull: Vector, pulled: Vector, out: Vector) -> None:
+    """The step of a mean: own + pull, less what the two were before."""
+    np.subtract(own, was, out=out)
+    out += pull
+    out -= pulled

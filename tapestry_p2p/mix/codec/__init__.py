@@ -41,10 +41,14 @@ def encode(codec: str, vector: Vector) -> bytes:
     return _row(codec).encode(np.ascontiguousarray(vector, np.float32))
 
 
-def decode(codec: str, payload: bytes, d: int) -> Vector:
-    """Decode a payload to float32[d], finite. CodecError for anything malformed."""
+def decode(codec: str, payload: bytes, d: int, out: Vector | None = None) -> Vector:
+    """Decode a payload to float32[d], finite. CodecError for anything malformed.
+
+    Into ``out``, float32[d], if given; what it held is lost.
+    """
     parts = _parts(codec, payload, d)
-    vector = np.full(d, -0.0, np.float32)  # -0 + v has the bits of v, whatever v is
+    vector = np.empty(d, np.float32) if out is None else out
+    vector.fill(-0.0)  # -0 + v has the bits of v, whatever v is
     for where, values in parts:
         vector[where] = values
     return vector

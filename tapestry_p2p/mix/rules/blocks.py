@@ -14,10 +14,12 @@ from typing import TypeVar, cast
 import numpy as np
 
 from tapestry_p2p.mix.rules.base import DISTANCE_MAX, Each, Reduce, Vector, Vectors, Weights
+from tapestry_p2p.mix.space import MEMORY, Space
 
 CHUNK = 1 << 13  # columns of one dot product: longer ones make BLAS start threads of its own
 _BLOCK = 1 << 19  # numbers of one block of rows: 2 MB
 _JOB = 1 << 19  # columns of one job
+_SETTLE_EVERY = 16 * _JOB  # columns
 _PAD = 272  # columns between rows: a power of two apart, they would share lines of the cache
 _SMALL_GEMM = 1_000_000  # multiply-adds up to which BLAS has a faster kernel, 3-4 times
 _NOISE = 8.0  # how much larger than the pull what cancels in it may be: 3 bits of 24
@@ -33,6 +35,7 @@ class Rows:
     vectors: Vectors
     bases: Sequence[Vector] | None
     each: Each
+    space: Space = MEMORY  # for what is as long as a vector
 
     def __len__(self) -> int:
         return len(self.vectors)
@@ -47,7 +50,7 @@ class Rows:
         if len(chosen) == len(self.vectors):
             return self
         bases = None if self.bases is None else [self.bases[j] for j in chosen]
-        return Rows(self.own, [self.vectors[j] for j in chosen], bases, self.each)
+        return Rows(self.own, [self.vectors[j] for j in chosen], bases, self.each, self.space)
 
     def fill(self, start: int, stop: int, block: Vector) -> Vector:
         """z[:, start:stop], written into the scratch ``block`` float32[k, >= stop - start]."""
@@ -84,6 +87,8 @@ class Rows:
                 stop = min(start + columns, end)
                 found.append(work(start, stop, self.fill(start, stop, block)))
         buffers.append(block)
+        if end % _SETTLE_EVERY == 0:
+            self.space.settle()
         return found
 
 
@@ -109,7 +114,7 @@ def survey(rows: Rows, compare: bool, weights: Weights | None) -> Survey:
     """One pass: lengths, with ``compare`` all inner products, with ``weights`` their sum too."""
     k = len(rows)
     small = rows.columns >= len(rows.own)
-    total = None if weights is None or small else np.empty_like(rows.own)
+    total = None if weights is None or small else rows.space.empty(len(rows.own))
     factors = None if total is None or weights is None else weights.astype(np.float32)
     whole: list[Vector] = []
 
@@ -166,13 +171,13 @@ def combine(rows: Rows, shares: Weights, weights: Weights, seen: Survey) -> Vect
         z = seen.z if len(seen.good) == len(seen.z) else seen.z[seen.good]
         return np.asarray(shares.astype(np.float32) @ z)
     if seen.total is None or len(seen.good) < len(seen.lengths):
-        return _add(rows, shares, np.zeros_like(rows.own))
+        return _add(rows, shares, rows.space.zeros(len(rows.own)))
     common = float(np.sort(shares / weights)[len(weights) // 2])
     rest = shares - common * weights
     rest[np.abs(rest) <= 1e-12 * weights] = 0.0
     noise = common * float(weights @ seen.lengths) / _NOISE
     if 2 * np.count_nonzero(rest) > len(rest) or noise > float(shares @ seen.lengths):
-        return _add(rows, shares, np.zeros_like(rows.own))
+        return _add(rows, shares, rows.space.zeros(len(rows.own)))
     if common != 1:
         np.multiply(seen.total, np.float32(common), out=seen.total)
     return _add(rows, rest, seen.total)
@@ -199,7 +204,7 @@ def reduce_columns(
     Point 0 is the member itself; the mixed points are sum_l M_il z_l, the pull is then theirs from
     mixed point 0, plus that point.
     """
-    out = np.empty_like(rows.own)
+    out = rows.space.empty(len(rows.own))
     mixing = None if matrix is None else matrix[:, 1:].astype(np.float32)
     small = _small(len(rows) * (len(rows) + 1))
 

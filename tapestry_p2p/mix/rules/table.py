@@ -20,6 +20,7 @@ from tapestry_p2p.mix.rules.base import (
     Weighing,
     Weights,
 )
+from tapestry_p2p.mix.space import MEMORY, Space
 
 NNM = "nnm+"
 
@@ -89,6 +90,7 @@ def mix(
     certificate: str = "",
     bases: Sequence[Vector] | None = None,
     each: Each = map,
+    space: Space = MEMORY,
 ) -> tuple[Vector, Report]:
     """The pull float32[d] of ``neighbours`` on ``own``, and a report; own + pull is the new point.
 
@@ -102,12 +104,13 @@ def mix(
     certificate  passed through to the report
     bases        vectors that stand for own in z_j = x_j - base_j, for views that are not of now
     each         runs jobs over blocks of columns: `map`, or a thread pool's map
+    space        where the pull shall live
 
     Pure; changes nothing. Memory: some hundred kB for each job, no k*d temporary.
     ValueError: shapes, weights, f, or own not finite; KeyError: unknown rule.
     """
     row, first = find_rule(rule)
-    rows = blocks.Rows(own, neighbours, bases, each)
+    rows = blocks.Rows(own, neighbours, bases, each, space)
     _check(rows, weights, f)
     if row.reduce is not None:
         pull, found, seen = _by_columns(row.reduce, first, rows, weights, f)
@@ -125,7 +128,7 @@ def _by_weight(
     whole = row.whole and not first
     seen = blocks.survey(rows, row.compares or first, weights if whole else None)
     if not seen.good:
-        return np.zeros_like(rows.own), Weighing(np.zeros(0), np.zeros(0)), seen
+        return rows.space.zeros(len(rows.own)), Weighing(np.zeros(0), np.zeros(0)), seen
     scene = _scene(rows, weights, f, age, seen)
     found = selection.after_nearest_mixing(weigh, scene) if first else weigh(scene)
     return blocks.combine(rows.only(seen.good), found.shares, scene.weights, seen), found, seen
@@ -136,7 +139,7 @@ def _by_columns(
 ) -> tuple[Vector, Weighing, blocks.Survey]:
     if first:
         seen = blocks.survey(rows, True, None)
-        good, pull = seen.good, np.zeros_like(rows.own)
+        good, pull = seen.good, rows.space.zeros(len(rows.own))
         if good:
             matrix = selection.nearest_mixing(_scene(rows, weights, f, 0, seen))
             pull, _ = blocks.reduce_columns(rows.only(good), reduce, weights[good], f, matrix)
