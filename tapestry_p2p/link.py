@@ -52,6 +52,9 @@ ISOLATION_LINES = (
     "not isolated: the proof failed",
 )
 
+TRACKS = ("alone", "together", "sovereign")  # the models whose worth is measured
+FIGURES = ("loss", "bits_per_byte", "bits_per_char", "accuracy")
+
 # trainer -> node; node -> trainer in answer to a vector; node -> trainer unasked
 OUT, IN, MORE = "out", "in", "more"
 _FIRST_SLOT = {OUT: 0, IN: 2, MORE: 4}
@@ -120,6 +123,17 @@ def _share(value: Any) -> bool:
     return _number(value) and 0.0 < value <= 1.0
 
 
+def _gain(value: Any) -> bool:
+    return isinstance(value, dict) and not _faults(value, _GAIN)
+
+
+def _figures(value: Any) -> bool:
+    return isinstance(value, dict) and all(
+        isinstance(name, str) and name in FIGURES and _measure(figure)
+        for name, figure in value.items()
+    )
+
+
 def _parameters(value: Any) -> bool:
     return type(value) is int and 0 < value <= PARAMETERS_MAX
 
@@ -132,6 +146,8 @@ _JUDGE: Schema = {
     "every_steps": _counter,
     "sovereign_from_step": _counter,
 }
+
+_GAIN: Schema = {"share": _share, "alone": _flag, "sovereign": _flag}
 
 FROM_NODE: Mapping[str, Schema] = {
     "configure": {
@@ -182,16 +198,30 @@ FROM_TRAINER: Mapping[str, Schema] = {
     "applied": {"seq": _counter},
     "added": {"seq": _counter},
     "weighed": {"better": _flag},
+    "judged": {
+        "track": _one_of(TRACKS),
+        "step": _counter,
+        "best_step": _counter,
+        "ended": _flag,
+        "figures": _figures,
+    },
     "failed": {"code": _one_of(FAILURE_CODES)},
 }
 
-# May be left out by the node; the trainer then derives it from `seed` and its data.
-_OPTIONAL: Schema = {"batch_seed": _counter}
+# May be left out by the node: `batch_seed` then follows from `seed` and the data, and without
+# `gain` nothing is trained beside the shared model.
+_OPTIONAL: Schema = {"batch_seed": _counter, "gain": _gain}
 
 
 def round_measure(value: float) -> float:
     """``value`` at 3 significant digits: what a measurement may tell the node."""
     return float(f"{value:.{SIGNIFICANT_DIGITS - 1}e}")
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _rounded(item) for key, item in value.items()}
+    return round_measure(value) if isinstance(value, float) else value
 
 
 def pack_record(record: Mapping[str, Any]) -> bytes:
@@ -204,10 +234,7 @@ def pack_record(record: Mapping[str, Any]) -> bytes:
     schema = FROM_TRAINER.get(str(kind))
     fields = {key: value for key, value in record.items() if key != "t"}
     if schema is not None:
-        fields = {
-            key: round_measure(value) if isinstance(value, float) else value
-            for key, value in fields.items()
-        }
+        fields = {key: _rounded(value) for key, value in fields.items()}
     else:
         schema = FROM_NODE.get(str(kind))
     if schema is None:

@@ -169,6 +169,41 @@ class Budget(Section, frozen=True, kw_only=True):
             raise ValueError(f"hours: {self.hours[:20]!r} is not like 20:00-07:30")
 
 
+class Gain(Section, frozen=True, kw_only=True):
+    """The measure of what this member gains (docs/gain.md), on its own held-out data."""
+
+    share: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=0.5,
+            description="Share of the trainer's time for it. 0: do not measure; no sovereign model"
+            " either.",
+        ),
+    ] = 0.1
+    alone: Annotated[
+        bool,
+        Meta(
+            description="Train a twin that never hears of anybody, to compare with. Takes memory"
+            " for four models."
+        ),
+    ] = True
+    sovereign: Annotated[
+        bool,
+        Meta(
+            description="Keep a model of your own: the shared one trained further on your data. It"
+            " never leaves. Takes memory for five models."
+        ),
+    ] = True
+    publish: Annotated[
+        bool,
+        Meta(
+            description="Tell other members the results, three numbers beside name and languages,"
+            " for everybody's table of languages."
+        ),
+    ] = True
+
+
 class Page(Section, frozen=True, kw_only=True):
     """The page in the browser, a process of its own on this machine alone."""
 
@@ -255,6 +290,7 @@ class Config(Section, frozen=True, kw_only=True):
     bootstrap: Bootstrap = field(default_factory=Bootstrap)
     trust: Trust = field(default_factory=Trust)
     budget: Budget = field(default_factory=Budget)
+    gain: Gain = field(default_factory=Gain)
     page: Page = field(default_factory=Page)
     log: Log = field(default_factory=Log)
     metrics: Metrics = field(default_factory=Metrics)

@@ -24,6 +24,7 @@ import trio
 from tapestry_p2p import link
 from tapestry_p2p.daemon.apart import Door
 from tapestry_p2p.daemon.logs import rotate
+from tapestry_p2p.daemon.measured import Measured
 from tapestry_p2p.daemon.tap import LINK_RECEIVED, LINK_SENT, Tap
 from tapestry_p2p.daemon.tempo import LOOK_S, Silence
 from tapestry_p2p.errors import BAD_CONFIG, TapestryError
@@ -99,6 +100,7 @@ class Trainer:
     tap: Tap | None = None
     door: Door | None = None  # where a trainer reports that is started apart
     state: TrainerState = field(default_factory=TrainerState)
+    measured: Measured = field(default_factory=Measured)
 
     def __post_init__(self) -> None:
         self._send, self._receive = trio.open_memory_channel[TrainedVector](2)
@@ -352,6 +354,8 @@ class Trainer:
                 return str(record["code"])
             if record["t"] == "added":
                 self._note_added()
+            if record["t"] == "judged":
+                self.measured.note(record)
             if record["t"] == "vector":
                 vector = shared.read(link.OUT, record["seq"], record["digest"])
                 self._note(record)
@@ -373,6 +377,7 @@ class Trainer:
                 BAD_CONFIG,
             )
         self.state.isolated, self.state.isolation = record["isolated"], record["isolation"]
+        self.measured.clear()
         return link.SharedVectors.from_fd(fds.pop(), self.parameters)
 
     def _note(self, record: dict[str, Any]) -> None:

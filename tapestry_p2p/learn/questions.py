@@ -23,14 +23,20 @@ log = logging.getLogger(__name__)
 
 PROMPT_CHARS_MAX = 65536
 GENERATED_BYTES_MAX = 4096
+SHARED, SOVEREIGN = "shared", "sovereign"
 
 Question = dict[str, Any]
+
+
+class RefusedError(Exception):
+    """A question that has no answer here; the message says why."""
 
 
 class Questions:
     """Answers between two inner steps.
 
-    ``shown()``: the parameters to answer with; ``between()`` is called at the steps of an arm.
+    ``shown()``: the parameters to answer with, unless ``sovereign()`` are asked for; ``between()``
+    is called at the steps of an arm.
     """
 
     def __init__(
@@ -39,9 +45,10 @@ class Questions:
         judge: Judge,
         shown: Callable[[], Params],
         between: Callable[[], None],
+        sovereign: Callable[[], Params | None] | None = None,
     ) -> None:
         self._program, self._judge = program, judge
-        self._shown, self._between = shown, between
+        self._shown, self._between, self._sovereign = shown, between, sovereign
         self._answers: dict[str, Callable[[Question], dict[str, Any]]] = {
             "generate": self._generate,
             "evaluate": self._evaluate,
@@ -56,6 +63,8 @@ class Questions:
             return {"error": f"do must be one of {sorted(self._answers)}"}
         try:
             return answer(question)
+        except RefusedError as error:
+            return {"error": str(error)}
         except Exception as error:  # a user's task may raise anything
             log.exception("question not answered")
             return {"error": f"{type(error).__name__}: {error}"}
@@ -74,10 +83,24 @@ class Questions:
         generate = getattr(self._program.task, "generate", None)
         if generate is None:
             return {"error": f"the task {self._program.task.name} generates nothing"}
-        return {"text": generate(self._shown(), prompt, size, float(temperature), seed)}
+        return {"text": generate(self._asked(question), prompt, size, float(temperature), seed)}
+
+    def _asked(self, question: Question) -> Params:
+        """The parameters that a question is about, by its key ``model``. RefusedError."""
+        name = question.get("model", SHARED)
+        if name == SHARED:
+            return self._shown()
+        if name != SOVEREIGN:
+            raise RefusedError(f"model must be {SHARED} or {SOVEREIGN}")
+        if self._sovereign is None:
+            raise RefusedError("no sovereign model is kept here: see [gain] in tapestry.toml")
+        params = self._sovereign()
+        if params is None:
+            raise RefusedError("there is no sovereign model yet; try again after some rounds")
+        return params
 
     def _evaluate(self, question: Question) -> dict[str, Any]:
-        return self._judge.report(self._shown())
+        return self._judge.report(self._asked(question))
 
     def _export(self, question: Question) -> dict[str, Any]:
         """Of the model that is shown, or of the float32 numbers in the file ``vector``."""
@@ -86,11 +109,12 @@ class Questions:
             return {"error": "path must be absolute"}
         layout = self._program.layout
         try:
-            vector = layout.flatten(self._shown()) if given is None else _numbers(given)
+            own = self._asked(question)
+            vector = layout.flatten(own) if given is None else _numbers(given)
             if len(vector) != layout.parameters:
                 return {"error": f"vector must hold {layout.parameters} numbers"}
             judge = self._judge.report
-            return export(Path(path), self._program.task, layout, vector, judge)
+            return export(Path(path), self._program.task, layout, vector, judge, own)
         except OSError as error:
             return {"error": f"{path}: {error.strerror}"}
 

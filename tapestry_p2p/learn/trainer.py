@@ -127,6 +127,7 @@ def _train(
 
 def _make_loop(sock: socket.socket, isolated: tuple[bool, str], configure: dict[str, Any]) -> Loop:
     cache = _use_cache(Path(configure["cache_dir"]))
+    from tapestry_p2p.learn.gain import Gain
     from tapestry_p2p.learn.judge import Judge
     from tapestry_p2p.learn.keep import Keeper
     from tapestry_p2p.learn.learner import Program
@@ -149,8 +150,12 @@ def _make_loop(sock: socket.socket, isolated: tuple[bool, str], configure: dict[
         program.compile()
         judge = Judge(judged, program)
         keeper = Keeper(Path(configure["state_dir"]), program, judge)
+        measured = configure.get("gain") if judged is None else None  # else at the end, and whole
+        gain = None
+        if measured:
+            gain = Gain(measured, program, judge, Path(configure["state_dir"]) / "gain", batch_seed)
     text = TextSocket(Path(configure["text_socket"])) if configure["text_socket"] else None
-    return Loop(sock, program, vectors, keeper, judge, text, configure["speed"])
+    return Loop(sock, program, vectors, keeper, judge, text, configure["speed"], gain)
 
 
 def _say_hello(sock: socket.socket, isolated: tuple[bool, str], program: Any) -> link.SharedVectors:

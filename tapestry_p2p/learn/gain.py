@@ -1,0 +1,375 @@
+"""Does the member gain? Two trainings beside the shared one, measured on its own held-out data.
+
+Rule: `alone` starts at genesis and never hears of anybody; `sovereign` is the shared model trained
+on for a while on own data, again and again. All three are judged alike: the checkpoint is chosen on
+the validation part, what is told comes from the test part. Their time is a share of training's.
+docs/decisions/0011-the-gain.md says why.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import math
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+from numpy.typing import NDArray
+
+from tapestry_p2p.learn.judge import Checkpoint, Judge
+from tapestry_p2p.learn.learner import Average, Place, Program, norm
+from tapestry_p2p.learn.state import StateStore
+from tapestry_p2p.learn.vector import Params
+
+log = logging.getLogger(__name__)
+
+ALONE, TOGETHER, SOVEREIGN = TRACKS = ("alone", "together", "sovereign")
+EVERY_STEPS = 20  # an average follows so often, and no judgement comes sooner
+SPARSER = 32  # judgements for each doubling of the steps: a curve needs no more
+PATIENCE = 2.0  # `alone` ends after so many times the steps of its best checkpoint
+LEAST_STEPS = 1000  # but never sooner
+TRIPS_JUDGED = 50  # judgements of one sovereign training at most
+TRIP_PATIENCE = 6  # and so many without a better one end it
+POINTS_MAX = 256  # of each curve; full, every second one goes
+JUDGING = 0.5  # of a training's time at most goes into judging it
+
+Vector = NDArray[Any]  # float32, of the whole model: leaves that never leave are in it too
+Figures = Mapping[str, float]
+
+
+class Track:
+    """One curve: what the best checkpoint so far is worth, by inner steps."""
+
+    def __init__(self) -> None:
+        self.score, self.best_step = math.inf, 0
+        self.figures: Figures = {}
+        self.points: list[tuple[int, int, Figures]] = []  # (step, best step, figures)
+        self.due = 0
+        self.ended = False
+
+    def note(self, step: int, every: int) -> None:
+        """A judgement at ``step`` is over."""
+        self.points.append((step, self.best_step, self.figures))
+        if len(self.points) > POINTS_MAX:
+            self.points = [*self.points[:-1:2], self.points[-1]]
+        self.due = step + max(every, step // SPARSER)
+
+    def back_to(self, step: int) -> None:
+        """Training goes on from an earlier step: what came after it is no more."""
+        if self.points and self.points[-1][0] > step:
+            self.points = [point for point in self.points if point[0] <= step]
+            self.due = step
+            if self.best_step > step:
+                self.score = math.inf
+
+    def pack(self) -> dict[str, Any]:
+        """As plain values, for the state."""
+        return {**vars(self), "figures": dict(self.figures)}
+
+    @classmethod
+    def unpack(cls, packed: Mapping[str, Any]) -> Track:
+        """What `pack` gave."""
+        track = cls()
+        vars(track).update(packed)
+        return track
+
+
+class Beside:
+    """A training beside the shared one, with the average that the shared one has too."""
+
+    def __init__(self, program: Program, place: Place, average: Average | None) -> None:
+        self._program, self.place, self.average = program, place, average
+
+    def advance(self) -> bool:
+        """One inner step; False if it led out of the finite."""
+        loss = self._program.advance(self.place)
+        if self.average and self.place.step % EVERY_STEPS == 0:
+            self.average.follow(self._program.layout.whole(self.place.params))
+        return math.isfinite(loss)
+
+    @property
+    def vector(self) -> Vector:
+        """What is judged."""
+        if self.average:
+            return self.average.vector
+        return self._program.layout.whole(self.place.params)
+
+
+class TripAverage(Average):
+    """Of a short training: its later half counts (Rakhlin, Shamir and Sridharan 2012)."""
+
+    ETA = 1
+
+
+class Gain:
+    """The measure. ``spec``: ``share`` of training's time, 0..0.5; ``alone``, ``sovereign``: flags.
+
+    `earn` gives it time, `work` does at most one step or one judgement with it and returns what is
+    to be told of it: a ``judged`` record of the link, or None. ``clock``: seconds.
+    """
+
+    def __init__(
+        self,
+        spec: Mapping[str, Any],
+        program: Program,
+        judge: Judge,
+        directory: Path,
+        data: int,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._program, self._judge, self._clock = program, judge, clock
+        self.share = float(spec["share"])
+        self._with = {ALONE: spec["alone"], SOVEREIGN: spec["sovereign"]}
+        self.tracks = {name: Track() for name in TRACKS}
+        self.best = Checkpoint(program.whole_genesis)  # of the sovereign model
+        self._beside: dict[str, Beside] = {}
+        self._every = 0  # steps between two judgements, found with the first
+        self._step_s = 0.0
+        self._trip: list[float] = []  # scores of the sovereign training under way
+        self._spent_s = dict.fromkeys((ALONE, SOVEREIGN), 0.0)
+        self._credit_s = 0.0
+        self._trip_due = 0
+        if self._with[ALONE]:
+            place = program.fresh(program.genesis)
+            self._beside[ALONE] = Beside(program, place, self._average(Average))
+        like = program.fresh(program.genesis)
+        self._empty = Beside(program, like, self._average(TripAverage))
+        self._store = self._open(directory, like, data)
+
+    # Time
+
+    def earn(self, busy_s: float) -> None:
+        """The shared training has worked for so long."""
+        self._credit_s += busy_s * self.share / (1 - self.share)
+
+    def work(self, place: Place, shown: Callable[[], Params]) -> dict[str, Any] | None:
+        """One step or one judgement if there is time for it; a record to send, or None.
+
+        ``place``: the shared training; ``shown()``: what the user is shown of it.
+        """
+        if self._credit_s <= 0:
+            return None
+        begin = self._clock()
+        if place.step >= self.tracks[TOGETHER].due:
+            told: dict[str, Any] | None = self._judge_together(place, shown())
+            name = ""
+        else:
+            name = self._next()
+            told = self._go_on(name, place, shown) if name else None
+        took_s = self._clock() - begin
+        self._credit_s -= took_s
+        if name:
+            self._spent_s[name] += took_s
+        else:
+            self._credit_s = min(self._credit_s, 0.0)  # nothing to do: no time is saved up
+        return told
+
+    def finish(
+        self, place: Place, shown: Callable[[], Params]
+    ) -> tuple[dict[str, Any] | None, float]:
+        """As `work`, when the shared training is over: what to tell, and how long to rest (s)."""
+        begin = self._clock()
+        self._credit_s = max(self._credit_s, 1e-9)
+        told = self.work(place, shown)
+        self._credit_s = 0.0
+        return told, (self._clock() - begin) * (1 / self.share - 1)
+
+    def unfinished(self, place: Place) -> bool:
+        """Whether anything is left to do when the shared training is over."""
+        alone, trip = self._beside.get(ALONE), self._beside.get(SOVEREIGN)
+        over = self._program.over
+        return bool(
+            place.step >= self.tracks[TOGETHER].due
+            or (alone and not self.tracks[ALONE].ended)
+            or (trip and not over(trip.place))
+        )
+
+    def _next(self) -> str:
+        """Whose turn it is: who has had less time of those that are not done; '' if none."""
+        running = [name for name, wanted in self._with.items() if wanted]
+        running = [name for name in running if not self.tracks[name].ended]
+        return min(running, key=self._spent_s.__getitem__, default="")
+
+    # Trainings
+
+    def _go_on(self, name: str, place: Place, shown: Callable[[], Params]) -> dict[str, Any] | None:
+        if name == ALONE:
+            return self._alone()
+        return self._sovereign(place, shown)
+
+    def _alone(self) -> dict[str, Any] | None:
+        track, beside = self.tracks[ALONE], self._beside[ALONE]
+        step = beside.place.step
+        if not self._program.over(beside.place) and step < track.due:
+            track.ended = not self._step(beside)
+            return None
+        self._offer(track, self._score(beside.vector), beside.vector, step)
+        given_up = max(LEAST_STEPS, PATIENCE * track.best_step)
+        endless = not self._program.schedule_steps
+        track.ended = self._program.over(beside.place) or (endless and step >= given_up)
+        return self._told(ALONE, step)
+
+    def _sovereign(self, place: Place, shown: Callable[[], Params]) -> dict[str, Any] | None:
+        beside = self._beside.get(SOVEREIGN)
+        if beside is None:
+            if self._program.over(place):
+                return None  # the schedule leaves nothing to learn with
+            self._begin_trip(place, self._program.layout.whole(shown()))
+            return None
+        over = self._program.over(beside.place)
+        if not over and beside.place.step < self._trip_due:
+            if not self._step(beside):
+                del self._beside[SOVEREIGN]
+            return None
+        track, vector, step = self.tracks[SOVEREIGN], beside.vector, beside.place.step
+        score = self._score(vector)
+        if score < track.score:
+            self.best = Checkpoint(vector.copy(), score, step)
+        self._offer(track, score, vector, step)
+        self._trip.append(score)
+        self._trip_due = step + self._every
+        if over or self._given_up(self._trip):
+            del self._beside[SOVEREIGN]
+        return self._told(SOVEREIGN, max(place.step, step))
+
+    def _begin_trip(self, place: Place, vector: Vector) -> None:
+        program, cursor = self._program, place.cursor
+        moments = program.copy(place).moments
+        average = self._average(TripAverage, vector)
+        start = Place(program.params(vector), moments, place.step, cursor)
+        self._beside[SOVEREIGN] = Beside(program, start, average)
+        self._trip, self._trip_due = [], place.step  # the shared model itself comes first
+
+    def _given_up(self, scores: list[float]) -> bool:
+        """Whether a sovereign training without an end has shown what it can."""
+        if self._program.schedule_steps:
+            return False
+        best = min(range(len(scores)), key=scores.__getitem__)
+        return len(scores) - best > TRIP_PATIENCE or len(scores) > TRIPS_JUDGED
+
+    def _step(self, beside: Beside) -> bool:
+        begin = self._clock()
+        finite = beside.advance()
+        self._step_s = self._clock() - begin
+        if not finite:
+            log.warning("beside: not finite at step %d", beside.place.step)
+        return finite
+
+    def _average(self, kind: type[Average], vector: Vector | None = None) -> Average | None:
+        if self._program.schedule_steps:
+            return None
+        return kind(self._program.whole_genesis if vector is None else vector)
+
+    # Judging
+
+    def _judge_together(self, place: Place, params: Params) -> dict[str, Any]:
+        track, vector = self.tracks[TOGETHER], self._program.layout.whole(params)
+        self._offer(track, self._score(vector), vector, place.step)
+        return self._told(TOGETHER, place.step)
+
+    def _score(self, vector: Vector) -> float:
+        begin = self._clock()
+        score = self._judge.held_out(self._program.params(vector))
+        if not self._every and self._step_s:  # the first one compiles
+            steps = (self._clock() - begin) / self._step_s * (1 / JUDGING - 1)
+            self._every = EVERY_STEPS * max(1, round(steps / EVERY_STEPS))
+        return score
+
+    def _offer(self, track: Track, score: float, vector: Vector, step: int) -> None:
+        if score < track.score or not track.figures:
+            track.score, track.best_step = score, step
+            found = self._judge.report(self._program.params(vector))
+            track.figures = {
+                name: float(next(iter(values.values()))) for name, values in found.items() if values
+            }
+
+    def _told(self, name: str, step: int) -> dict[str, Any]:
+        track = self.tracks[name]
+        track.note(step, self._every or EVERY_STEPS)
+        return record(name, track, -1)
+
+    def begin(self, step: int) -> list[dict[str, Any]]:
+        """Training begins at ``step``; every point of every curve until there, to be told."""
+        for name in (TOGETHER, SOVEREIGN):
+            self.tracks[name].back_to(step)
+        return [
+            record(name, track, index)
+            for name, track in self.tracks.items()
+            for index in range(len(track.points))
+        ]
+
+    def distance(self, vector: Vector) -> float:
+        """How far the sovereign model is from another, relative to the norm of that."""
+        return norm(self.best.vector - vector) / max(norm(vector), 1e-30)
+
+    def sovereign_params(self) -> Params | None:
+        """The sovereign model, once there is one."""
+        if not math.isfinite(self.best.score):
+            return None
+        return self._program.params(self.best.vector)
+
+    # What survives
+
+    def _open(self, directory: Path, like: Place, data: int) -> StateStore:
+        """The store of this measure; what is in it of the same model and data is taken up."""
+        program = self._program
+        moments = jax.tree.structure(like.moments)
+        told = [program.layout.whole_schema, moments, program.schedule_steps, data]
+        identity = hashlib.sha256(" ".join(map(str, [*told, self._with])).encode())
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        store = StateStore(directory, identity.hexdigest())
+        loaded = store.load(self._tree())
+        if loaded is not None:
+            self._restore(*loaded)
+        return store
+
+    def due(self) -> bool:
+        """Whether it is time to save."""
+        return self._store.due()
+
+    def save(self) -> None:
+        """Save everything. OSError."""
+        counters: dict[str, Any] = {name: track.pack() for name, track in self.tracks.items()}
+        counters["best"] = [self.best.score, self.best.step]
+        counters["every"] = self._every
+        counters["trip"] = [self._trip, self._trip_due] if SOVEREIGN in self._beside else []
+        counters["places"] = {
+            name: [b.place.step, b.place.cursor, b.average.seen if b.average else 0]
+            for name, b in self._beside.items()
+        }
+        self._store.save(self._tree(), counters)
+
+    def _tree(self) -> Any:
+        tree: dict[str, Any] = {}
+        for name in (name for name, wanted in self._with.items() if wanted):
+            beside = self._beside.get(name, self._empty)
+            tree[name] = {"params": beside.place.params, "moments": beside.place.moments}
+            if beside.average:
+                tree[name]["average"] = beside.average.vector
+        if self._with[SOVEREIGN]:
+            tree["best"] = self.best.vector
+        return tree
+
+    def _restore(self, tree: Any, counters: dict[str, Any]) -> None:
+        self.tracks = {name: Track.unpack(counters[name]) for name in TRACKS}
+        self._every = counters["every"]
+        if self._with[SOVEREIGN]:
+            self.best = Checkpoint(tree["best"], *counters["best"])
+        if counters["trip"]:
+            self._trip, self._trip_due = counters["trip"]
+        for name, (step, cursor, seen) in counters["places"].items():
+            kept = tree[name]
+            place = self._program.copy(Place(kept["params"], kept["moments"], step, cursor))
+            kind = Average if name == ALONE else TripAverage
+            average = kind(kept["average"], seen) if "average" in kept else None
+            self._beside[name] = Beside(self._program, place, average)
+
+
+def record(name: str, track: Track, index: int) -> dict[str, Any]:
+    """The link's ``judged`` record of one point of a curve."""
+    step, best_step, figures = track.points[index]
+    told = {"t": "judged", "track": name, "step": step, "best_step": best_step}
+    return {**told, "ended": track.ended, "figures": dict(figures)}

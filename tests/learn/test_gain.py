@@ -1,0 +1,239 @@
+"""The measure of the gain: fair to all three, within its share of the time, whole after a crash."""
+
+from collections.abc import Callable, Iterator
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from trainer_kit import TINY, Node, text_file
+
+from tapestry_p2p.learn.gain import EVERY_STEPS, POINTS_MAX, Gain, Track
+from tapestry_p2p.learn.judge import Judge
+from tapestry_p2p.learn.learner import Average, Place, Program
+from tapestry_p2p.learn.load import load
+from tapestry_p2p.learn.task import Data
+
+BOTH = {"share": 0.5, "alone": True, "sovereign": True}
+STEPS = 60
+
+
+@pytest.fixture(scope="module")
+def task(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    path = text_file(tmp_path_factory.mktemp("data"), 6000)
+    return load("language", {**TINY, "learning_rate": 0.02}, Data([path], 7))
+
+
+@pytest.fixture(scope="module")
+def program(task: Any) -> Program:
+    return Program(task, seed=1, batch_seed=2, schedule_steps=STEPS)
+
+
+@pytest.fixture(scope="module")
+def endless(task: Any) -> Program:
+    return Program(task, seed=1, batch_seed=2, schedule_steps=0)
+
+
+def _gain(program: Program, folder: Path, clock: Callable[[], float], **changes: Any) -> Gain:
+    return Gain({**BOTH, **changes}, program, Judge(None, program), folder, 5, clock)
+
+
+def _still() -> float:
+    """A clock by which nothing takes any time."""
+    return 0.0
+
+
+def _pace() -> Callable[[], float]:
+    """A clock by which everything takes a second."""
+    ticks: Iterator[int] = count()
+    return lambda: float(next(ticks))
+
+
+def _trained(program: Program, gain: Gain, steps: int) -> tuple[Place, list[dict[str, Any]]]:
+    """A shared training of so many steps, with one unit of work beside each."""
+    place, told = program.fresh(program.genesis), []
+    for _ in range(steps):
+        program.advance(place)
+        gain.earn(1.0)
+        told.append(gain.work(place, lambda: place.params))
+    return place, [record for record in told if record]
+
+
+def test_the_twin_takes_the_steps_that_a_member_alone_would_take(
+    program: Program, tmp_path: Path
+) -> None:
+    gain = _gain(program, tmp_path, _still, sovereign=False)
+    place, told = _trained(program, gain, STEPS)
+    while gain.unfinished(place):
+        record, _ = gain.finish(place, lambda: place.params)
+        told += [record] if record else []
+    alone = program.fresh(program.genesis)
+    for _ in range(STEPS):
+        program.advance(alone)
+    twin = gain._beside["alone"]
+    assert np.array_equal(twin.vector, program.layout.whole(alone.params))
+    last = [record for record in told if record["track"] == "alone"][-1]
+    assert last["ended"]
+    assert last["step"] == STEPS
+    judge = Judge(None, program)
+    judged = {
+        step: judge.held_out(program.params(program.layout.whole(place.params)))
+        for step, place in _places(program)
+        if step % EVERY_STEPS == 0
+    }
+    assert last["best_step"] == min(judged, key=judged.__getitem__)
+
+
+def _places(program: Program) -> Iterator[tuple[int, Place]]:
+    place = program.fresh(program.genesis)
+    yield 0, place
+    while not program.over(place):
+        program.advance(place)
+        yield place.step, place
+
+
+def test_what_is_told_comes_from_text_that_chose_no_checkpoint(
+    program: Program, tmp_path: Path
+) -> None:
+    gain = _gain(program, tmp_path, _still)
+    _place, told = _trained(program, gain, 20)
+    first = next(record for record in told if record["track"] == "together")
+    assert first["step"] == 1
+    start = program.fresh(program.genesis)
+    program.advance(start)
+    judge = Judge(None, program)
+    test = judge.report(start.params)["bits_per_byte"]["own"]
+    assert first["figures"]["bits_per_byte"] == test
+    assert test != judge.held_out(start.params)
+
+
+def test_the_measure_takes_its_share_of_the_time(endless: Program, tmp_path: Path) -> None:
+    for share in (0.1, 0.5):
+        clock = _pace()
+        gain = _gain(endless, tmp_path / str(share), clock, share=share)
+        _trained(endless, gain, 200)
+        spent = sum(gain._spent_s.values())
+        judging = 2 * len(gain.tracks["together"].points)
+        allowed = 200 * share / (1 - share)
+        assert allowed - 10 < spent + judging <= allowed + 10, (share, spent, judging)
+
+
+def test_the_sovereign_model_is_no_worse_than_the_shared_one_it_comes_from(
+    endless: Program, tmp_path: Path
+) -> None:
+    gain = _gain(endless, tmp_path, _still, alone=False)
+    place = endless.fresh(endless.genesis)
+    average, trips, judge = Average(endless.whole_genesis), [], Judge(None, endless)
+    for _ in range(400):
+        endless.advance(place)
+        if place.step % EVERY_STEPS == 0:
+            average.follow(endless.layout.whole(place.params))
+        gain.earn(1.0)
+        before = gain._beside.get("sovereign")
+        gain.work(place, lambda: endless.params(average.vector))
+        after = gain._beside.get("sovereign")
+        if after is not None and after is not before:
+            trips.append(judge.held_out(endless.params(after.vector)))
+    sovereign = gain.sovereign_params()
+    assert trips
+    assert sovereign is not None
+    assert judge.held_out(sovereign) <= min(trips)
+    assert gain.distance(endless.layout.whole(place.params)) > 0
+
+
+def test_after_a_crash_it_goes_on_as_if_there_was_none(endless: Program, tmp_path: Path) -> None:
+    gain = _gain(endless, tmp_path / "one", _still)
+    place, _ = _trained(endless, gain, 150)
+    gain.save()
+
+    def rest(gain: Gain) -> list[Any]:
+        going = endless.copy(place)
+        told = []
+        for _ in range(120):
+            endless.advance(going)
+            gain.earn(1.0)
+            told.append(gain.work(going, lambda: going.params))
+        return told
+
+    again = _gain(endless, tmp_path / "one", _still)
+    kept = [point for track in gain.tracks.values() for point in track.points]
+    assert len(again.begin(place.step)) == len(kept) > 6
+    again._credit_s = gain._credit_s
+    again._spent_s = dict(gain._spent_s)
+    assert rest(again) == rest(gain)
+
+
+def test_other_data_begins_a_new_measure(endless: Program, tmp_path: Path) -> None:
+    gain = _gain(endless, tmp_path, _still)
+    _trained(endless, gain, 40)
+    gain.save()
+    other = Gain(BOTH, endless, Judge(None, endless), tmp_path, 6)
+    assert not other.begin(40)
+    assert other.sovereign_params() is None
+
+
+def test_a_way_back_forgets_what_came_after_it() -> None:
+    track = Track()
+    for step in range(0, 100, 20):
+        track.score, track.best_step = 1.0 / (step + 1), step
+        track.note(step, 20)
+    track.back_to(50)
+    assert [point[0] for point in track.points] == [0, 20, 40]
+    assert track.due == 50
+    assert track.score == np.inf
+
+
+def test_a_curve_is_bounded_and_keeps_its_newest_point() -> None:
+    track = Track()
+    for step in range(0, 100_000, 20):
+        track.note(step, 20)
+        assert len(track.points) <= POINTS_MAX
+        assert track.points[-1][0] == step
+    assert track.points[0][0] < 100
+
+
+def test_a_trainer_tells_its_measure_again_after_a_kill_and_answers_as_either_model(
+    make_node: Callable[..., Node], tmp_path: Path
+) -> None:
+    data = [str(text_file(tmp_path))]
+    node = make_node("member", data=data, gain=BOTH)
+    node.expect("hello")
+    node.start(0, 1, 0, node.genesis)
+    node.train(1, 20, 0)
+    told: list[dict[str, Any]] = []
+    rounds, record = 0, {}
+    while rounds < 12 or {record["track"] for record in told} != {"alone", "together", "sovereign"}:
+        record = node.receive()
+        if record["t"] == "judged":
+            told.append(record)
+        elif record["t"] == "vector":
+            rounds += 1
+            node.correct(record["seq"], np.zeros_like(node.genesis))
+    texts = [node.ask(do="generate", model=model) for model in ("shared", "sovereign")]
+    assert all(text["text"] for text in texts)
+    assert texts[0] != texts[1]
+    assert "shared or sovereign" in node.ask(do="generate", model="mine")["error"]
+    while not (node.home / "gain" / "state.1").exists():
+        record = node.receive()
+        if record["t"] == "vector":
+            node.correct(record["seq"], np.zeros_like(node.genesis))
+    node.kill()
+
+    again = make_node("member", data=data, gain=BOTH)
+    again.expect("hello")
+    again.start(0, 1, 100_000, again.genesis)
+    known = [(record["track"], record["step"]) for record in told]
+    first = again.expect("judged")
+    assert (first["track"], first["step"]) in known
+
+
+def test_without_a_measure_there_is_no_sovereign_model(
+    make_node: Callable[..., Node], tmp_path: Path
+) -> None:
+    node = make_node(data=[str(text_file(tmp_path))])
+    node.expect("hello")
+    node.start(0, 1, 0, node.genesis)
+    node.train(1, 5, 1)
+    node.expect("vector")
+    assert "no sovereign model" in node.ask(do="generate", model="sovereign")["error"]
