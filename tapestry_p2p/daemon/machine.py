@@ -154,11 +154,15 @@ def reachability(status: dict[str, Any]) -> Finding:
     if not status:
         return Finding("reachable", NOTE, "not known: no member runs", "tapestry run, then again")
     inbound, peers = status.get("sockets", 0), status.get("peers", 0)
+    through = status.get("through_others", 0)
+    rest = f"; {through} members are read through others" if through else ""
     if inbound:
-        return Finding("reachable", OK, f"{inbound} of {peers} connections were opened by others")
+        words = f"direct: {inbound} of {peers} connections were opened by others{rest}"
+        return Finding("reachable", OK, words)
     if peers:
         return Finding(
-            "reachable", NOTE, f"{peers} peers, all dialled by us: maybe nobody can dial us",
+            "reachable", NOTE,
+            f"dialled only: we opened all {peers} connections, maybe nobody can dial us{rest}",
             "let the router pass the port, and name it in listen.announce",
         )  # fmt: skip
     return Finding(

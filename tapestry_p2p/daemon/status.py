@@ -20,6 +20,7 @@ from tapestry_p2p.daemon.invite import Invite
 from tapestry_p2p.daemon.metrics import Metrics
 from tapestry_p2p.daemon.node import Node
 from tapestry_p2p.daemon.promise import present
+from tapestry_p2p.daemon.reach import reach, way
 from tapestry_p2p.daemon.retirement import checked, need_network
 from tapestry_p2p.errors import REFUSED, USAGE, TapestryError
 from tapestry_p2p.gossip import events as ev
@@ -138,6 +139,7 @@ class Control:
             "peers": len(node.transport.connections),
             "members": len(node.protocol.members()),
             "following": len(node.copies.followed),
+            **reach(node),
             "live": live,
             "mixing": enough_live(live, node.manifest.mixing.f),
             "rule": node.manifest.mixing.rule,
@@ -240,6 +242,7 @@ class Control:
                     "name": profile.name if profile else "",
                     "languages": list(profile.languages) if profile else [],
                     "connected": connection is not None,
+                    "way": way(node, key),
                     "address": connection.address if connection else "",
                     "head": head.header.seq if head else -1,
                     "copy": followed.seq if followed else -1,

@@ -1,7 +1,8 @@
 """What two connected peers tell each other: hello, digests, and what the other lacks.
 
-Anti-entropy: whatever push lost, the next digest heals. Sends only signed headers and profiles
-that were verified here; judges nothing.
+Anti-entropy: whatever push lost, the next digest heals. Where an author's push does not reach a
+peer at all, we show it on (decisions/0013). Sends only signed headers and profiles that were
+verified here; judges nothing.
 """
 
 from __future__ import annotations
@@ -31,7 +32,11 @@ from tapestry_p2p.gossip.messages import (
     members_frames,
 )
 from tapestry_p2p.gossip.state import State
+from tapestry_p2p.gossip.streams import Stream
 from tapestry_p2p.gossip.verdict import Judgement, accept, ignore
+
+RELAY_LAG_S = 1.0  # who has not heard of an entry after so long is not reached by its author
+RELAY_DIGESTS = 8  # an author is shown on for so many digests' time; then it must lag again
 
 
 class Exchange:
@@ -154,7 +159,35 @@ class Exchange:
             if stream is not None:
                 stream.claimed = max(stream.claimed, row.copy - 1)
                 state.touched.add(author)
+                self._consider_relay(link, stream, row)
         return accept("digest")
+
+    # -- store and forward: for those whom an author cannot reach
+
+    def _consider_relay(self, link: Link, stream: Stream, row: Row) -> None:
+        """Show an author's entries on to who follows it and lags behind us; not to who leads."""
+        behind = stream.position - (row.head - 1)
+        if behind < 0 or not row.copy or not stream.followed or stream.proof is not None:
+            link.relays.pop(stream.author, None)
+            return
+        late = self._state.now - stream.fresh_at >= RELAY_LAG_S
+        if stream.author != link.peer and behind > (0 if late else 1):
+            until = self._state.now + RELAY_DIGESTS * self._state.settings.digest_every_s
+            link.relays[stream.author] = until
+
+    def relay(self, author: bytes) -> None:
+        """Our copy of an author has moved: show what it moved by to those who rely on us."""
+        state = self._state
+        stream = state.streams.get(author)
+        if stream is None or stream.proof is not None:
+            return
+        for link in state.links.greeted():
+            if link.relays.get(author, state.now) <= state.now:
+                continue
+            shown = max(link.heads.get(author, -1), stream.position - state.settings.ring)
+            news = [stream.kept[s] for s in sorted(stream.kept) if shown < s <= stream.position]
+            self._send_heads(link.peer, news)
+            link.heads[author] = max(shown, stream.position)
 
     def take_want(self, link: Link, want: Want) -> Judgement:
         """Send the headers asked for, as far as we hold them."""

@@ -32,7 +32,7 @@ from tapestry_p2p.gossip.roster import Roster
 from tapestry_p2p.gossip.state import State
 from tapestry_p2p.gossip.streams import Stream
 from tapestry_p2p.gossip.validity import breach
-from tapestry_p2p.gossip.verdict import Judgement, accept, ignore, reject
+from tapestry_p2p.gossip.verdict import Judgement, Verdict, accept, ignore, reject
 
 REPEATS = frozenset({"duplicate", "stale", "own"})  # reasons to ignore what we have already
 
@@ -128,8 +128,20 @@ class Inbox:
             if judgement.reason == "signature" or not link.connected:
                 return  # the rest of the frame is not worth its checks
             news = news or judgement.reason not in REPEATS
+            self._note_shown(link, signed, judgement)
         if not news and not link.repeats.take(1, self._state.now):
             self._state.count(reject("repeats"), link.peer)
+
+    def _note_shown(self, link: Link, signed: SignedHeader, judgement: Judgement) -> None:
+        """Who shows us an author that does not reach us should have its entry as well."""
+        author, seq = signed.header.author, signed.header.seq
+        known = judgement.verdict is Verdict.ACCEPT or judgement.reason == "duplicate"
+        stream = self._state.streams.get(author)
+        if not known or stream is None or self._state.links.is_greeted(author):
+            return
+        unasked = stream.wants == 0  # an answer may be ahead of the copies
+        if unasked and link.shows(author, seq):
+            stream.claimed = max(stream.claimed, seq)
 
     def _reading_order(self, signed: SignedHeader) -> tuple[bytes, bool, int]:
         """From the lowest seq up; what lies before the linked headers, and our own, downwards."""

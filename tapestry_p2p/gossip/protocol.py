@@ -85,7 +85,7 @@ class Protocol:
             ev.Disconnected: self._on_disconnected,
             ev.DialFailed: self._on_dial_failed,
             ev.Message: self._inbox.take,
-            ev.Applied: self._pursuit.applied,
+            ev.Applied: self._on_applied,
             ev.ApplyFailed: self._on_apply_failed,
             ev.Publish: self._on_publish,
             ev.Unmute: self._on_unmute,
@@ -127,6 +127,10 @@ class Protocol:
 
     def _on_dial_failed(self, event: ev.DialFailed) -> None:
         self._state.links.dial_failed(event.peer, self._state.now)
+
+    def _on_applied(self, event: ev.Applied) -> None:
+        self._pursuit.applied(event)
+        self._exchange.relay(event.author)
 
     def _on_apply_failed(self, event: ev.ApplyFailed) -> None:
         if event.reason not in ev.REASONS:

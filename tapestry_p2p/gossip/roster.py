@@ -194,7 +194,8 @@ class Roster:
         """Whether an author counts as here: it trains, signs on, and proved itself to us.
 
         Who has not trained would only draw us back to where we began. Where links are sparse
-        nobody meets everybody, and a signed head that moves is enough.
+        nobody meets everybody, and a signed head that moves is enough. Whom we cannot reach may
+        have proved itself to others: more than f of them follow it, and are no newcomers.
         """
         state = self._state
         if stream.proof is not None or stream.has_left or stream.heard_round is None:
@@ -205,7 +206,12 @@ class Roster:
             return False
         member = state.membership.get(stream.author)
         met = state.links.is_greeted(stream.author) or (member is not None and member.worked)
-        return met or state.neighbours.sparse
+        return met or state.neighbours.sparse or self._is_vouched_for(stream.author)
+
+    def _is_vouched_for(self, author: bytes) -> bool:
+        state = self._state
+        links = (x for x in state.links.greeted() if x.copies.get(author, -1) >= 0)
+        return sum(not state.probation.is_new(link.peer) for link in links) > state.settings.f
 
     @property
     def _is_young(self) -> bool:

@@ -192,8 +192,11 @@ def test_a_running_member_is_looked_at_and_not_repaired(
     holds = Store(home / "state" / "store", RING)
     _, found = told(capsys)
     holds.close()
-    assert "2 of 3 connections were opened by others" in of(found, "reachable")["words"]
+    assert "direct: 2 of 3 connections were opened by others" in of(found, "reachable")["words"]
     assert "the task raised an error" in of(found, "daemon")["words"]
+    status |= {"sockets": 0, "through_others": 2}
+    words = of(told(capsys)[1], "reachable")["words"]
+    assert words.startswith("dialled only") and "2 members are read through others" in words
     assert main(["doctor", "--repair"]) == 1
     assert "stop it first" in capsys.readouterr().err
 

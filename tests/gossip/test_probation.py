@@ -11,7 +11,7 @@ from tapestry_p2p.gossip.effects import Dial, Drop, Forked, Persist, Unfollow
 from tapestry_p2p.gossip.events import Connected, Disconnected, Publish
 from tapestry_p2p.gossip.header import SignedHeader
 from tapestry_p2p.gossip.known import decode_known
-from tapestry_p2p.gossip.messages import Members
+from tapestry_p2p.gossip.messages import Members, Row
 from tapestry_p2p.gossip.probation import SHARE, TURN_RINGS, Probation
 
 ROUNDS = 5
@@ -115,6 +115,26 @@ def test_who_has_not_trained_is_neither_counted_nor_mixed() -> None:
     bench.obey(bench.heads(author.key, _next(author)))
     bench.obey(bench.tick(1.0))
     assert bench.protocol.share(author.key) == SHARE
+
+
+@pytest.mark.parametrize("vouchers", [1, 2])
+def test_whom_we_cannot_reach_is_here_if_more_than_f_established_peers_follow_it(
+    vouchers: int,
+) -> None:
+    friends = [Author(n) for n in (7, 8)]
+    bench = _bench(founders=frozenset(friend.key for friend in friends))
+    stranger = Author(1)
+    stranger.genesis()
+    for n, friend in enumerate(friends):
+        bench.obey(bench.connect(friend.key, friend.genesis()))
+        copy = 1 if n < vouchers else 0
+        bench.obey(bench.digest(friend.key, Row(stranger.key, 0, 1, copy)))
+    bench.obey(bench.connect(PEER))  # a newcomer's word counts for nothing
+    bench.obey(bench.digest(PEER, Row(stranger.key, 0, 1, 1)))
+    for _ in range(ROUNDS):
+        bench.obey(bench.heads(friends[0].key, *stranger.log, _next(stranger)))
+        _round(bench)
+    assert (bench.protocol.probation(stranger.key) < ROUNDS) == (vouchers > bench.settings.f)
 
 
 @pytest.mark.parametrize("who", ["founders", "trusted", "bootstrap"])
