@@ -41,6 +41,7 @@ FAILURE_CODES = (
     "task_error",
     "nonfinite",
     "start_too_far",
+    "base_missing",
     "link",
 )
 # What a trainer may say of its isolation, and nothing else.
@@ -119,6 +120,10 @@ def _judge(value: Any) -> bool:
     return value is None or (isinstance(value, dict) and not _faults(value, _JUDGE))
 
 
+def _base(value: Any) -> bool:
+    return isinstance(value, dict) and not _faults(value, _BASE)
+
+
 def _share(value: Any) -> bool:
     return _number(value) and 0.0 < value <= 1.0
 
@@ -147,6 +152,14 @@ _JUDGE: Schema = {
     "sovereign_from_step": _counter,
 }
 
+# A file of weights to start from; with a rank they are frozen, and adapters trained on them.
+_BASE: Schema = {
+    "path": _text(4096),
+    "digest": _digest,
+    "rank": _counter,
+    "alpha": _number,
+    "adapt": _paths,
+}
 _GAIN: Schema = {"share": _share, "alone": _flag, "sovereign": _flag}
 
 FROM_NODE: Mapping[str, Schema] = {
@@ -209,8 +222,8 @@ FROM_TRAINER: Mapping[str, Schema] = {
 }
 
 # May be left out by the node: `batch_seed` then follows from `seed` and the data, and without
-# `gain` nothing is trained beside the shared model.
-_OPTIONAL: Schema = {"batch_seed": _counter, "gain": _gain}
+# `gain` nothing is trained beside the shared model, and without `base` from no file.
+_OPTIONAL: Schema = {"batch_seed": _counter, "gain": _gain, "base": _base}
 
 
 def round_measure(value: float) -> float:

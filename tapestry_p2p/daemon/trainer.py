@@ -47,6 +47,11 @@ FAILURES = {
     "task_error": ("the task raised an error", True),
     "nonfinite": ("the loss was not a number three times in a row", True),
     "start_too_far": ("the vector to start from was too far from the last one", True),
+    "base_missing": (
+        "the file of base weights is missing or another one: put the one that network.toml names"
+        " there, or join anew",
+        False,
+    ),
     "link": ("node and trainer misunderstood each other", True),
     "killed": ("the trainer was killed by the system: is memory short?", True),
     "hang": ("the trainer said nothing for far longer than its rounds take", True),

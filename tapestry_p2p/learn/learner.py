@@ -21,7 +21,7 @@ from tapestry_p2p.learn.vector import Params
 
 FAR = 3.0  # times the distance of the newest vector from the average
 
-InnerStep = Callable[[Params, Any, Any, jax.Array, jax.Array], tuple[Params, Any, jax.Array]]
+InnerStep = Callable[..., tuple[Params, Any, jax.Array]]
 
 
 @dataclass
@@ -46,6 +46,7 @@ class Program:
         self.whole_genesis = self.layout.whole(self.genesis_params)
         self.source: BatchSource = task.batches("train", batch_seed)
         self.tokens_per_batch = tokens_of(task, self.source(0))
+        self._frozen = getattr(task, "frozen", None)
         self._optimizer = optimizer_of(task, schedule_steps)
         self._key = jax.random.key(batch_seed % (1 << 32))
         self._step = jax.jit(inner_step(task, self._optimizer), donate_argnums=(0, 1))
@@ -71,8 +72,9 @@ class Program:
 
     def advance(self, place: Place) -> float:
         """One inner step in place; the loss before it."""
+        batch = self.source(place.cursor)
         place.params, place.moments, loss = self._step(
-            place.params, place.moments, self.source(place.cursor), self._key, place.cursor
+            place.params, place.moments, batch, self._key, place.cursor, self._frozen
         )
         place.step += 1
         place.cursor += 1
@@ -97,14 +99,24 @@ class Program:
 def inner_step(task: Task, optimizer: optax.GradientTransformation) -> InnerStep:
     """One inner step as a pure function, to be compiled: for one learner here, for many in crowd.
 
-    (params, moments, batch, key, cursor) -> (params, moments, loss before the step).
+    (params, moments, batch, key, cursor[, frozen]) -> (params, moments, loss before the step).
     """
 
     def step(
-        params: Params, moments: Any, batch: Any, key: jax.Array, cursor: jax.Array
+        params: Params,
+        moments: Any,
+        batch: Any,
+        key: jax.Array,
+        cursor: jax.Array,
+        frozen: Any = None,
     ) -> tuple[Params, Any, jax.Array]:
         def loss_of(params: Params) -> tuple[jax.Array, Any]:
-            return task.loss(params, batch, jax.random.fold_in(key, cursor))
+            own = jax.random.fold_in(key, cursor)
+            if frozen is None:
+                return task.loss(params, batch, own)
+            over: Any = task
+            found: tuple[jax.Array, Any] = over.loss_over(frozen, params, batch, own)
+            return found
 
         (loss, _), gradients = jax.value_and_grad(loss_of, has_aux=True)(params)
         updates, moments = optimizer.update(gradients, moments, params)

@@ -29,7 +29,13 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 BAD_CONFIG, TEMPORARY, FAILURE = 78, 75, 1
-CONFIG_CODES = ("data_missing", "data_too_small", "data_unreadable", "task_not_found")
+CONFIG_CODES = (
+    "data_missing",
+    "data_too_small",
+    "data_unreadable",
+    "task_not_found",
+    "base_missing",
+)
 NICE = 10  # the node answers peers first; training takes what is left
 REPORT_S = 20.0  # how long to wait for the node's socket
 ORPHAN_S = 10.0  # how long after the node is gone a long computation may hold us up
@@ -127,6 +133,7 @@ def _train(
 
 def _make_loop(sock: socket.socket, isolated: tuple[bool, str], configure: dict[str, Any]) -> Loop:
     cache = _use_cache(Path(configure["cache_dir"]))
+    from tapestry_p2p.learn.base import base_of, on_base
     from tapestry_p2p.learn.gain import Gain
     from tapestry_p2p.learn.judge import Judge
     from tapestry_p2p.learn.keep import Keeper
@@ -142,6 +149,8 @@ def _make_loop(sock: socket.socket, isolated: tuple[bool, str], configure: dict[
     if configure["task"] == "language" and judged and not judged["own"]:
         options["draw"] = "evenly"  # the central arm: every member's text equally often
     task = load(configure["task"], options, Data(paths, configure["seed"], judged is None))
+    if "base" in configure:
+        task = on_base(task, base_of(configure["base"]))
     batch_seed = configure.get("batch_seed", _data_seed(configure["seed"], paths))
     with cache:
         program = Program(task, configure["seed"], batch_seed, configure["schedule_steps"])

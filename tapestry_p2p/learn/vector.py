@@ -123,6 +123,11 @@ def path_of(path: tuple[Any, ...]) -> str:
     return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
+def leaves_of(tree: Params) -> dict[str, Any]:
+    """The leaves of a tree by their paths."""
+    return {path_of(path): leaf for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]}
+
+
 def matches(path: str, patterns: Iterable[str]) -> bool:
     """Whether one of the shell patterns matches the whole path."""
     return any(fnmatchcase(path, pattern) for pattern in patterns)

@@ -8,7 +8,6 @@ products, hence the same bits on every machine, which a compiled initialiser doe
 from __future__ import annotations
 
 import copy
-import hashlib
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,6 +20,7 @@ import optax
 from numpy.typing import NDArray
 
 from tapestry_p2p import corpus
+from tapestry_p2p.learn.draws import uniform, words_of
 from tapestry_p2p.learn.nnx import NnxModel
 from tapestry_p2p.learn.task import (
     Batch,
@@ -94,7 +94,7 @@ class Language:
 
     def init(self, key: jax.Array) -> Params:
         """Uniform matrices of deviation 1/sqrt(fan-in), norms 1; residual outputs are smaller."""
-        seed = [int(word) for word in np.asarray(jax.random.key_data(key)).ravel()]
+        seed = words_of(key)
 
         def leaf(path: Any, like: jax.ShapeDtypeStruct) -> NDArray[np.float32]:
             name = jax.tree_util.keystr(path, simple=True, separator="/")
@@ -103,7 +103,7 @@ class Language:
             deviation = like.shape[-1 if "embed" in name else 0] ** -0.5
             if "join" in name or "down" in name:
                 deviation /= math.sqrt(2 * self.options["layers"])
-            return _uniform(seed, name, like.shape, deviation)
+            return uniform(seed, name, like.shape, deviation)
 
         return jax.tree_util.tree_map_with_path(leaf, self.model.shapes)
 
@@ -270,15 +270,6 @@ def _bytes(path: Path) -> Bytes:
         return np.frombuffer(Path(path).read_bytes(), np.uint8)
     except OSError as error:
         raise TaskError("data_unreadable", f"{path}: {error.strerror}") from error
-
-
-def _uniform(
-    seed: list[int], name: str, shape: tuple[int, ...], deviation: float
-) -> NDArray[np.float32]:
-    """Uniform float32 numbers of that deviation, from the seed and the leaf's own name."""
-    own = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big")
-    drawn = np.random.default_rng([*seed, own]).random(shape, np.float32)
-    return (drawn - np.float32(0.5)) * np.float32(deviation * math.sqrt(12))
 
 
 def _blurred(

@@ -20,6 +20,7 @@ import optax
 from flax import nnx
 from numpy.typing import NDArray
 
+from tapestry_p2p.learn.draws import words_of
 from tapestry_p2p.learn.nnx import NnxModel
 from tapestry_p2p.learn.task import (
     Batch,
@@ -119,8 +120,7 @@ class Pictures(ABC):
 
     def init(self, key: jax.Array) -> Params:
         """Uniform matrices of deviation 1/sqrt(fan-in), biases 0; numpy, so the same anywhere."""
-        seed = [int(word) for word in np.asarray(jax.random.key_data(key)).ravel()]
-        random = np.random.default_rng(seed)
+        random = np.random.default_rng(words_of(key))
 
         def leaf(like: jax.ShapeDtypeStruct) -> NDArray[np.float32]:
             if len(like.shape) < 2:
