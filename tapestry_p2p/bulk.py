@@ -8,7 +8,6 @@ read a msgpack document whose arrays never stand in memory a second time.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import mmap
 import os
@@ -29,7 +28,7 @@ log = logging.getLogger("tapestry.bulk")
 
 MAPPED_FROM = 1 << 24  # parameters: 64 MB a vector; below, files would only cost writes to the disk
 PIECE = 4 << 20  # bytes of an array that are hashed, written or read at a time
-SETTLE_EVERY = 64 << 20  # bytes of a mapped file
+SETTLE_EVERY = 64 << 20  # bytes of a vector that is read
 Piece = bytes | memoryview
 
 
@@ -162,33 +161,22 @@ def _bytes(data: memoryview, at: int, size: int) -> memoryview:
 # ---- files ---------------------------------------------------------------------------------------
 
 
-def mapped(path: Path) -> memoryview:
-    """A file's bytes as they are now, read when they are looked at. OSError.
+def read(fd: int, start: int, length: int) -> Iterator[bytes]:
+    """So many bytes of a file from ``start`` on, or up to its end, in pieces. OSError."""
+    end = start + length
+    while start < end and (piece := os.pread(fd, min(PIECE, end - start), start)):
+        yield piece
+        start += len(piece)
 
-    Only for files that are replaced whole, or that only get longer.
+
+def mapped(fd: int) -> memoryview:
+    """A file's bytes as they are now, read when they are looked at; the descriptor may be closed.
+
+    Only for files that are replaced whole, or that only get longer. OSError.
     """
-    with path.open("rb") as file:
-        if os.fstat(file.fileno()).st_size == 0:
-            return memoryview(b"")
-        return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-
-
-def settle(data: memoryview) -> None:
-    """The pages of a `mapped` file may leave this process."""
-    if isinstance(data.obj, mmap.mmap):
-        data.obj.madvise(mmap.MADV_DONTNEED)
-
-
-def sha256(data: memoryview, hasher: Any = None) -> bytes:
-    """SHA-256 (32 bytes) of a long piece of a file, whose pages need not stay meanwhile."""
-    found = hashlib.sha256() if hasher is None else hasher
-    for start in range(0, len(data), PIECE):
-        found.update(data[start : start + PIECE])
-        if (start + PIECE) % SETTLE_EVERY == 0:
-            settle(data)
-    settle(data)
-    digest: bytes = found.digest()
-    return digest
+    if os.fstat(fd).st_size == 0:
+        return memoryview(b"")
+    return memoryview(mmap.mmap(fd, 0, access=mmap.ACCESS_READ))
 
 
 def vector(data: Piece, empty: Callable[[int], Any], settle: Callable[[], None]) -> Any:
@@ -201,4 +189,6 @@ def vector(data: Piece, empty: Callable[[int], Any], settle: Callable[[], None])
     for start in range(0, len(source), step):
         out[start : start + step] = source[start : start + step]
         settle()
+        if isinstance(data, memoryview) and isinstance(data.obj, mmap.mmap):
+            data.obj.madvise(mmap.MADV_DONTNEED)
     return out

@@ -6,12 +6,14 @@ more; vectors go through one sealed memory file of six slots. It knows neither w
 means nor who sends it, and imports neither jax nor trio (numpy only when a vector is touched).
 
 Transport: one AF_UNIX SOCK_SEQPACKET pair, one msgpack map per packet. Vector ``seq`` lives in
-slot ``seq % 2`` of its direction, so at most two vectors per direction are under way.
+slot ``seq % 2`` of its direction, so at most two vectors per direction are under way. Whoever has
+read a long one gives its memory back: what is not under way takes none.
 """
 
 from __future__ import annotations
 
 import array
+import contextlib
 import fcntl
 import hashlib
 import math
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 RECORD_BYTES_MAX = 65536
-PARAMETERS_MAX = 1 << 30  # 6 slots of float32: 24 GiB, beyond any machine this runs on
+PARAMETERS_MAX = 1 << 30  # a slot has 4 GiB then, the most that one msgpack record of a store holds
 COUNTER_MAX = (1 << 63) - 1
 VERSION = 1
 SIGNIFICANT_DIGITS = 3
@@ -60,6 +62,8 @@ FIGURES = ("loss", "bits_per_byte", "bits_per_char", "accuracy")
 OUT, IN, MORE = "out", "in", "more"
 _FIRST_SLOT = {OUT: 0, IN: 2, MORE: 4}
 _SLOTS = 6
+_BLOCK = 1 << 18  # parameters that are copied and hashed at a time
+_FREED_FROM = 1 << 18  # parameters; shorter vectors keep their slots' memory
 _SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
 
 
@@ -381,33 +385,66 @@ class SharedVectors:
 
         if vector.dtype != np.float32 or vector.shape != (self.parameters,):
             raise ValueError(f"want float32[{self.parameters}], got {vector.dtype}{vector.shape}")
-        self._slot(direction, seq)[:] = vector
-        return digest(vector)
+        return self.write_parts(direction, seq, [vector])
 
-    def read(self, direction: str, seq: int, expected: str) -> NDArray[np.float32]:
-        """A copy of the slot of ``seq``: float32[d]. LinkError if its digest is another."""
-        vector = self._slot(direction, seq).copy()
-        if digest(vector) != expected:
+    def write_parts(self, direction: str, seq: int, parts: Iterable[NDArray[np.float32]]) -> str:
+        """`write` of float32[d] that is given in parts, in order: no vector is made of them."""
+        slot, hasher, at = self._slot(direction, seq), hashlib.sha256(), 0
+        for part in parts:
+            for start in range(0, len(part), _BLOCK):
+                block = slot[at : at + min(_BLOCK, len(part) - start)]
+                block[:] = part[start : start + _BLOCK]
+                hasher.update(block.data)
+                at += len(block)
+        if at != self.parameters:
+            raise ValueError(f"want {self.parameters} parameters, got {at}")
+        return hasher.hexdigest()
+
+    def read(
+        self,
+        direction: str,
+        seq: int,
+        expected: str,
+        empty: Callable[[int], NDArray[np.float32]] | None = None,
+    ) -> NDArray[np.float32]:
+        """A copy of the slot of ``seq``: float32[d], where ``empty`` makes it; once.
+
+        LinkError if its digest is another.
+        """
+        import numpy as np
+
+        slot, hasher = self._slot(direction, seq), hashlib.sha256()
+        vector = np.empty(self.parameters, np.float32) if empty is None else empty(self.parameters)
+        for start in range(0, self.parameters, _BLOCK):
+            block = vector[start : start + _BLOCK]
+            block[:] = slot[start : start + _BLOCK]
+            hasher.update(block.data)  # of the copy: what it holds nobody else can change
+        if hasher.hexdigest() != expected:
             raise LinkError("vector does not match its digest")
+        self._free(direction, seq)
         return vector
 
     def close(self) -> None:
         """Unmap and close; further use is an error."""
-        self._map.close()
+        with contextlib.suppress(BufferError):  # a thread still copies: it ends with that
+            self._map.close()
         os.close(self._fd)
 
     def _slot(self, direction: str, seq: int) -> NDArray[np.float32]:
         import numpy as np
 
-        start = (_FIRST_SLOT[direction] + seq % 2) * 4 * self.parameters
-        return np.frombuffer(self._map, np.float32, self.parameters, start)
+        return np.frombuffer(self._map, np.float32, self.parameters, self._start(direction, seq))
 
+    def _start(self, direction: str, seq: int) -> int:
+        return (_FIRST_SLOT[direction] + seq % 2) * 4 * self.parameters
 
-def digest(vector: NDArray[np.float32]) -> str:
-    """SHA-256 (hex) of the bytes of float32[d]."""
-    import numpy as np
-
-    return hashlib.sha256(np.ascontiguousarray(vector).data).hexdigest()
+    def _free(self, direction: str, seq: int) -> None:
+        """Give back the memory of the whole pages of a slot that was read."""
+        if self.parameters >= _FREED_FROM:
+            start = self._start(direction, seq)
+            first = -(-start // mmap.PAGESIZE) * mmap.PAGESIZE
+            end = (start + 4 * self.parameters) // mmap.PAGESIZE * mmap.PAGESIZE
+            self._map.madvise(mmap.MADV_REMOVE, first, end - first)
 
 
 def _file_bytes(parameters: int) -> int:

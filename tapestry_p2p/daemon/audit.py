@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from tapestry_p2p import crash
+from tapestry_p2p.bulk import Piece
 from tapestry_p2p.gossip.header import decode_signed
 
 FILE_BYTES_MAX = 8 << 20  # then the next file begins
@@ -39,7 +40,7 @@ class Left:
     payload_bytes: int
 
 
-def left_by(signed: bytes, payload: bytes) -> Left:
+def left_by(signed: bytes, payload: Piece) -> Left:
     """What an entry of ours, as it was signed, says of itself."""
     header = decode_signed(signed).header
     digest = hashlib.sha256(payload).hexdigest()

@@ -7,10 +7,10 @@ may have named it as its start.
 """
 
 from collections import OrderedDict, deque
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-import numpy as np
-
+from tapestry_p2p.bulk import Piece
 from tapestry_p2p.gossip.fetch import (
     ChunkRequest,
     FetchRequest,
@@ -21,7 +21,8 @@ from tapestry_p2p.gossip.fetch import (
 )
 from tapestry_p2p.gossip.merkle import chunk_hash, merkle_root
 from tapestry_p2p.mix.codec import Vector
-from tapestry_p2p.mix.copy import FRAME_BYTES, PublicCopy
+from tapestry_p2p.mix.copy import PublicCopy
+from tapestry_p2p.mix.space import MEMORY, Space
 
 CACHE_BYTES_MAX = 64 << 20  # chunks of others kept to serve; more helps those who fell behind
 ENTRIES_MAX = 64  # of one author, where the manifest's ring is not told
@@ -46,7 +47,7 @@ class Followed:
 
 @dataclass(frozen=True)
 class _Snapshot:
-    data: bytes
+    copy: PublicCopy
     leaves: bytes
 
 
@@ -63,12 +64,12 @@ class ChunkCache:
     def __init__(self, bytes_max: int = CACHE_BYTES_MAX, entries_max: int = ENTRIES_MAX) -> None:
         """``entries_max``: of each other author; nobody is sent differences for more of them."""
         self._bytes_max, self._entries_max = bytes_max, entries_max
-        self._others: OrderedDict[bytes, tuple[bytes, bytes]] = OrderedDict()  # name: author, chunk
+        self._others: OrderedDict[bytes, tuple[bytes, Piece]] = OrderedDict()  # name: author, chunk
         self._entries: dict[bytes, deque[frozenset[bytes]]] = {}  # names of each, oldest first
         self._bytes = 0
-        self._own: OrderedDict[int, dict[bytes, bytes]] = OrderedDict()
+        self._own: OrderedDict[int, dict[bytes, Piece]] = OrderedDict()
 
-    def put(self, author: bytes, chunks: dict[bytes, bytes]) -> None:
+    def put(self, author: bytes, chunks: Mapping[bytes, Piece]) -> None:
         """Keep the chunks of another author's entry for a while."""
         entries = self._entries.setdefault(author, deque())
         if not entries or entries[-1] != chunks.keys():
@@ -92,13 +93,13 @@ class ChunkCache:
         _, dropped = self._others.pop(name, (b"", b""))
         self._bytes -= len(dropped)
 
-    def put_own(self, seq: int, chunks: dict[bytes, bytes], ring: int) -> None:
+    def put_own(self, seq: int, chunks: dict[bytes, Piece], ring: int) -> None:
         """Keep the chunks of our own entry ``seq``, and of the last ``ring`` entries."""
         self._own[seq] = chunks
         while len(self._own) > ring:
             self._own.popitem(last=False)
 
-    def get(self, name: bytes) -> bytes | None:
+    def get(self, name: bytes) -> Piece | None:
         """The chunk of that hash, if held."""
         found = self._others.get(name)
         if found is not None:
@@ -106,9 +107,13 @@ class ChunkCache:
         return next((c[name] for c in self._own.values() if name in c), None)
 
 
-def split(payload: bytes, chunk_bytes: int) -> list[tuple[bytes, bytes]]:
-    """A payload as (hash, chunk) in order; where nothing changed, several may be the same."""
-    pieces = [payload[i : i + chunk_bytes] for i in range(0, len(payload), chunk_bytes)]
+def split(payload: Piece, chunk_bytes: int) -> list[tuple[bytes, Piece]]:
+    """A payload as (hash, chunk) in order; where nothing changed, several may be the same.
+
+    Chunks are views of the payload.
+    """
+    view = memoryview(payload)
+    pieces = [view[i : i + chunk_bytes] for i in range(0, len(view), chunk_bytes)]
     return [(chunk_hash(piece), piece) for piece in pieces]
 
 
@@ -122,8 +127,13 @@ class Copies:
         network: bytes,
         text: bytes,
         ring: int = ENTRIES_MAX,
+        space: Space = MEMORY,
     ) -> None:
-        """``network``: the manifest's id, ``text``: the manifest itself, for those who join."""
+        """``network``: the manifest's id, ``text``: the manifest itself, for those who join.
+
+        Copies live in ``space``.
+        """
+        self.space = space
         self._own_key = own_key
         self._network, self._text = network, text
         self._genesis_root = genesis_root
@@ -136,11 +146,15 @@ class Copies:
 
     def set_genesis(self, vector: Vector) -> bool:
         """Take the manifest's first vector float32[d]; False if its root is another."""
-        copy = PublicCopy(vector)
+        copy = self.copy(vector)
         if copy_root(copy) != self._genesis_root:
             return False
         self.genesis = copy
         return True
+
+    def copy(self, vector: Vector) -> PublicCopy:
+        """A new public copy, float32[d], where ours live."""
+        return PublicCopy(vector, self.space)
 
     def vectors(self, without: frozenset[bytes] = frozenset()) -> dict[bytes, Vector]:
         """Followed copies float32[d] by author, in author order, without some authors."""
@@ -159,8 +173,7 @@ class Copies:
             return FetchResponse("missing"), b""
         if isinstance(request, LeavesRequest):
             return _slice(snapshot.leaves, 0, len(snapshot.leaves))
-        start = request.index * FRAME_BYTES
-        return _slice(snapshot.data[start : start + FRAME_BYTES], request.offset, request.length)
+        return _slice(snapshot.copy.frame(request.index), request.offset, request.length)
 
     def _snapshot(self, request: LeavesRequest | FrameRequest) -> _Snapshot | None:
         """The copy with that root as it stood when its leaves were first asked for."""
@@ -176,7 +189,7 @@ class Copies:
             return None
         if request.author == self._own_key and self._own_pins() < OWN_PINS_MAX:
             return self._pin(request.root, copy, own=True)
-        held = _snapshot(copy)
+        held = self._frozen(copy)
         self._snapshots[request.root] = held
         while len(self._snapshots) > SNAPSHOTS_MAX:
             self._snapshots.popitem(last=False)
@@ -197,8 +210,11 @@ class Copies:
 
     def _pin(self, root: bytes, copy: PublicCopy, own: bool) -> _Snapshot:
         self._own_pins()
-        self._pins[root] = _Pin(_snapshot(copy), self._own_seq + PIN_ENTRIES, own)
+        self._pins[root] = _Pin(self._frozen(copy), self._own_seq + PIN_ENTRIES, own)
         return self._pins[root].snapshot
+
+    def _frozen(self, copy: PublicCopy) -> _Snapshot:
+        return _Snapshot(self.copy(copy.vector), b"".join(copy.leaves()))
 
     @property
     def _own_seq(self) -> int:
@@ -214,17 +230,13 @@ class Copies:
         """The author's copy with that root as we hold it, float32[d] to keep; None if we do not."""
         copy = self._standing(author, root)
         if copy is not None:
-            return copy.vector.copy()
+            return self.space.copy(copy.vector)
         held = self._pins[root].snapshot if root in self._pins else self._snapshots.get(root)
-        return None if held is None else np.frombuffer(held.data, "<f4").astype(np.float32)
+        return None if held is None else self.space.copy(held.copy.vector)
 
 
-def _snapshot(copy: PublicCopy) -> _Snapshot:
-    return _Snapshot(copy.vector.astype("<f4").tobytes(), b"".join(copy.leaves()))
-
-
-def _slice(data: bytes | None, offset: int, length: int) -> tuple[FetchResponse, bytes]:
-    piece = b"" if data is None else data[offset : offset + length]
+def _slice(data: Piece | None, offset: int, length: int) -> tuple[FetchResponse, bytes]:
+    piece = b"" if data is None else bytes(data[offset : offset + length])
     if not piece or data is None:
         return FetchResponse("missing"), b""
     return FetchResponse("ok", len(piece), len(data)), piece

@@ -13,7 +13,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from tapestry_p2p.daemon.audit import verify
-from tapestry_p2p.daemon.files import DamagedError, Mark, unseal
+from tapestry_p2p.daemon.files import DamagedError, Mark, unseal_file
 from tapestry_p2p.daemon.past import Past
 from tapestry_p2p.daemon.recovery import recover
 from tapestry_p2p.daemon.rollback import in_words, rounds_back, stretches
@@ -84,7 +84,7 @@ def _format(folder: Path) -> Finding:
 def is_whole(path: Path) -> bool:
     """Whether a sealed file is as it was written. FileNotFoundError if there is none."""
     try:
-        unseal(path.read_bytes())
+        unseal_file(path)
     except FileNotFoundError:
         raise
     except (DamagedError, OSError):

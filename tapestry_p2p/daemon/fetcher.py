@@ -12,6 +12,7 @@ from typing import Protocol
 
 import trio
 
+from tapestry_p2p.bulk import Piece
 from tapestry_p2p.daemon.copies import Copies, Followed, copy_root
 from tapestry_p2p.daemon.patience import Patience
 from tapestry_p2p.daemon.rates import Pacer
@@ -192,7 +193,7 @@ class Fetcher:
         await self._ask(author, request, frames * HASH_BYTES)
 
     async def _payload(self, header: Header, sources: Sequence[bytes]) -> bytes:
-        got: dict[bytes, bytes] = {}
+        got: dict[bytes, Piece] = {}
         failed = FetchError("unreachable")
         for source in sources:
             try:

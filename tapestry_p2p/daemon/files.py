@@ -2,15 +2,18 @@
 
 Knows bytes and paths; not what they mean. ``write_file`` is durable when it returns. ``Pair``
 keeps the last two versions, so that a torn or flipped one costs one step back, never all. ``Mark``
-remembers how far something has gone at the cost of one sync.
+remembers how far something has gone at the cost of one sync. What is as large as the model goes by
+in pieces (tapestry_p2p/bulk.py): it is never whole in memory.
 """
 
 import contextlib
 import hashlib
 import os
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from tapestry_p2p import crash
+from tapestry_p2p import bulk, crash
+from tapestry_p2p.bulk import Piece
 
 _MAGIC = b"TPSTRY1\n"
 _HEAD_BYTES = len(_MAGIC) + 8 + 32
@@ -32,21 +35,53 @@ def sync_directory(path: Path) -> None:
 
 def seal(number: int, body: bytes) -> bytes:
     """``body`` with magic, generation number and SHA-256 in front."""
-    tail = number.to_bytes(8, "big") + body
-    return _MAGIC + hashlib.sha256(tail).digest() + tail
+    return b"".join(sealed(number, [body]))
+
+
+def sealed(number: int, body: list[Piece]) -> list[Piece]:
+    """The same in pieces: one more than the body has."""
+    head = number.to_bytes(8, "big")
+    hasher = hashlib.sha256(head)
+    for piece in body:
+        hasher.update(piece)
+    return [_MAGIC + hasher.digest() + head, *body]
 
 
 def unseal(data: bytes) -> tuple[int, bytes]:
     """(generation number, body); DamagedError if a single bit is not as it was written."""
-    if len(data) < _HEAD_BYTES or not data.startswith(_MAGIC):
+    number = _check(data[:_HEAD_BYTES], [data[_HEAD_BYTES:]])
+    return number, data[_HEAD_BYTES:]
+
+
+def unseal_file(path: Path) -> tuple[int, memoryview]:
+    """The same of a file; the body is a view of it, not in memory. OSError."""
+    return unseal_part(path, 0, path.stat().st_size)
+
+
+def unseal_part(path: Path, start: int, length: int) -> tuple[int, memoryview]:
+    """The same of a part of a file. It is read before it is mapped: a bad disk is an OSError."""
+    head, end = b"", start + length
+    with path.open("rb") as file:
+        head = os.pread(file.fileno(), min(length, _HEAD_BYTES), start)
+        body = bulk.read(file.fileno(), start + _HEAD_BYTES, max(0, length - _HEAD_BYTES))
+        number = _check(head, body)
+        return number, bulk.mapped(file.fileno())[start + _HEAD_BYTES : end]
+
+
+def _check(head: bytes, body: Iterable[Piece]) -> int:
+    """The number in the head of a sealed file, if the body is the one that it was made for."""
+    if len(head) < _HEAD_BYTES or not head.startswith(_MAGIC):
         raise DamagedError("not a file of ours, or cut short")
-    digest, tail = data[len(_MAGIC) : len(_MAGIC) + 32], data[len(_MAGIC) + 32 :]
-    if hashlib.sha256(tail).digest() != digest:
+    digest, number = head[len(_MAGIC) : -8], head[-8:]
+    hasher = hashlib.sha256(number)
+    for piece in body:
+        hasher.update(piece)
+    if hasher.digest() != digest:
         raise DamagedError("its digest does not match")
-    return int.from_bytes(tail[:8], "big"), tail[8:]
+    return int.from_bytes(number, "big")
 
 
-def write_all(fd: int, data: bytes) -> None:
+def write_all(fd: int, data: Piece) -> None:
     """All of ``data`` to ``fd``, however little the disk takes at a time."""
     view = memoryview(data)
     while view:
@@ -73,15 +108,43 @@ def open_durably(path: Path, flags: int) -> int:
     return fd
 
 
-def write_file(path: Path, data: bytes, mode: int = 0o600) -> None:
-    """Replace ``path`` by ``data`` atomically and durably. OSError if the disk refuses."""
+def write_file(path: Path, data: bytes | Iterable[Piece], mode: int = 0o600) -> None:
+    """Replace ``path`` by ``data``, whole or in pieces, atomically and durably.
+
+    OSError if the disk refuses.
+    """
+
+    def fill(fd: int) -> None:
+        for piece in [data] if isinstance(data, bytes) else data:
+            write_all(fd, piece)
+
+    _replace(path, fill, mode)
+
+
+def write_sealed(path: Path, number: int, body: Iterable[Piece]) -> None:
+    """`write_file` of ``seal(number, body)``, the body in pieces that are made once. OSError."""
+
+    def fill(fd: int) -> None:
+        head = number.to_bytes(8, "big")
+        hasher = hashlib.sha256(head)
+        write_all(fd, _MAGIC + bytes(hasher.digest_size) + head)
+        for piece in body:
+            hasher.update(piece)
+            write_all(fd, piece)
+        os.lseek(fd, len(_MAGIC), os.SEEK_SET)
+        write_all(fd, hasher.digest())
+
+    _replace(path, fill, 0o600)
+
+
+def _replace(path: Path, fill: Callable[[int], None], mode: int) -> None:
     draft = path.with_name(path.name + ".new")
     crash.point(f"before writing {path.name}")
     try:
         fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
         try:
             _give_to_owner(fd, path.parent)
-            write_all(fd, data)
+            fill(fd)
             os.fsync(fd)
         finally:
             os.close(fd)
@@ -108,10 +171,15 @@ class Pair:
 
         ``fell_back`` is then True if a generation was found damaged.
         """
-        best: tuple[int, bytes] | None = None
+        body = self.view()
+        return None if body is None else bytes(body)
+
+    def view(self) -> memoryview | None:
+        """The same as a view of the file: it stays as it is, whatever is saved later."""
+        best: tuple[int, memoryview] | None = None
         for path in self._paths:
             try:
-                found = unseal(path.read_bytes())
+                found = unseal_file(path)
             except FileNotFoundError:
                 continue
             except (DamagedError, OSError):
@@ -126,8 +194,12 @@ class Pair:
 
     def save(self, body: bytes) -> None:
         """Write the next generation over the older one."""
+        self.save_pieces([body])
+
+    def save_pieces(self, body: Iterable[Piece]) -> None:
+        """The same, the body in pieces."""
         number = self._number + 1
-        write_file(self._paths[number % 2], seal(number, body))
+        write_sealed(self._paths[number % 2], number, body)
         self._number = number
 
 

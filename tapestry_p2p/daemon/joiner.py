@@ -70,7 +70,7 @@ class Joiner:
             return None
         log.info("beginning from the middle of %s", names)
         for reference, vector in named.values():
-            self.copies.pin(reference.root, PublicCopy(vector))
+            self.copies.pin(reference.root, PublicCopy.holding(vector, self.copies.space))
         return start
 
     async def _can_adopt(self) -> bool:

@@ -123,6 +123,7 @@ class Node:
             manifest.network_id,
             dump_manifest(manifest).encode(),
             manifest.streams.ring,
+            store.space,
         )
         self.fetcher = self._make_fetcher()
         self._events_in, self._events_out = trio.open_memory_channel[ev.Event](EVENTS_MAX)
@@ -291,13 +292,15 @@ class Node:
     def _restore_copies(self) -> None:
         r = self._recovered
         if r.copy is not None:
-            self.copies.own = Followed(r.seq, PublicCopy(r.copy), copy_root(PublicCopy(r.copy)))
+            copy = PublicCopy.holding(r.copy, self.copies.space)
+            self.copies.own = Followed(r.seq, copy, copy_root(copy))
         for followed in r.copies:
-            copy = PublicCopy(followed.vector)
+            copy = self.copies.copy(followed.vector)
             self.copies.followed[followed.author] = Followed(followed.seq, copy, copy_root(copy))
         for entry in r.entries[-self.manifest.streams.ring :]:
             chunks = split(entry.payload, self.manifest.limits.chunk_bytes_max)
             self.copies.chunks.put_own(entry.seq, dict(chunks), self.manifest.streams.ring)
+        r.x, r.copy, r.copies = None, None, []  # theirs now
 
     # -- what the transport tells us
 
@@ -586,7 +589,7 @@ class Node:
                 head, followed = heads.get(author), self.copies.followed.get(author)
                 if head is None or followed is None or head.header.seq != followed.seq:
                     continue
-                vector = followed.copy.vector.copy()
+                vector = self.copies.space.copy(followed.copy.vector)
             copy = FollowedCopy(author, followed.seq, head.encode(), vector)
             await self.disk.write(functools.partial(self.store.save_copy, copy))
         await self.disk.insist(self._keep_known)

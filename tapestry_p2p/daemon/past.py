@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
-import msgpack
 import numpy as np
 
-from tapestry_p2p.daemon.files import DamagedError, seal, unseal, write_file
+from tapestry_p2p import bulk
+from tapestry_p2p.daemon.files import DamagedError, unseal_file, write_sealed
 from tapestry_p2p.mix.codec import Vector
 
 NEWEST = 3
@@ -87,8 +87,8 @@ class Past:
     def keep(self, seq: int, round_: int, copy: Vector) -> None:
         """Keep float32[d], and let go what is not worth it any more. OSError."""
         self._folder.mkdir(mode=0o700, exist_ok=True)
-        data = msgpack.packb({"seq": seq, "round": round_, "copy": copy.tobytes()})
-        write_file(self._folder / Kept(seq, round_).name, seal(seq, data))
+        body = bulk.pieces({"seq": seq, "round": round_, "copy": copy})
+        write_sealed(self._folder / Kept(seq, round_).name, seq, body)
         kept = self.kept()
         worth = worth_keeping((each.seq for each in kept), self._every)
         for each in kept:
@@ -97,8 +97,8 @@ class Past:
                     (self._folder / each.name).unlink()
 
     def load(self, kept: Kept) -> Vector:
-        """The copy float32[d]. DamagedError if it is not as it was written; OSError."""
-        found = msgpack.unpackb(unseal((self._folder / kept.name).read_bytes())[1])
+        """The copy float32[d], a view of the file. DamagedError if it is not as it was; OSError."""
+        found = bulk.views(unseal_file(self._folder / kept.name)[1])
         if (found["seq"], found["round"]) != (kept.seq, kept.round):
             raise DamagedError("it is of another entry than its name says")
-        return np.frombuffer(found["copy"], "<f4").astype(np.float32)
+        return np.frombuffer(found["copy"], "<f4")

@@ -8,9 +8,9 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import msgpack
 import numpy as np
 
+from tapestry_p2p import bulk
 from tapestry_p2p.daemon.copies import copy_root
 from tapestry_p2p.daemon.files import Pair
 from tapestry_p2p.daemon.recovery import moved
@@ -48,10 +48,10 @@ def published(store: Path, norm_max: float) -> Published:
 
 
 def _read(store: Path, norm_max: float) -> Published | None:
-    body = Pair(store / "own").load()  # before the log: that only gets longer
+    body = Pair(store / "own").view()  # before the log: that only gets longer
     if body is None:
         return None
-    state = msgpack.unpackb(body)
+    state = bulk.views(body)
     logged = read_entries(store)
     copy = PublicCopy(np.frombuffer(state["copy"], "<f4"))
     seq, stood = state["seq"], None

@@ -7,6 +7,7 @@ store went back in time, which the node then heals by a ``resume``.
 import logging
 from dataclasses import dataclass, field, replace
 
+from tapestry_p2p.bulk import Piece
 from tapestry_p2p.daemon.copies import copy_root
 from tapestry_p2p.daemon.store import FollowedCopy, LoggedEntry, OwnState, Store
 from tapestry_p2p.gossip.canonical import Malformed
@@ -14,6 +15,7 @@ from tapestry_p2p.gossip.header import DIFFERENCE, Header, SignedHeader, decode_
 from tapestry_p2p.gossip.known import Known, decode_known
 from tapestry_p2p.mix.codec import CodecError, Vector
 from tapestry_p2p.mix.copy import PublicCopy
+from tapestry_p2p.mix.space import Space
 
 log = logging.getLogger("tapestry.recovery")
 
@@ -38,7 +40,7 @@ def recover(store: Store, parameters: int, norm_max: float) -> Recovered:
     found = Recovered(known=_known(store))
     state = store.load_own()
     if state is not None:
-        _replay(found, state, parameters, norm_max)
+        _replay(found, state, parameters, norm_max, store.space)
     own = _own_headers(found.known, state)
     if own and own[-1].header.seq > found.seq:
         found.rolled_back = True  # we signed more than the copy holds
@@ -68,14 +70,16 @@ def _known(store: Store) -> Known:
         return Known()
 
 
-def _replay(found: Recovered, state: OwnState, parameters: int, norm_max: float) -> None:
+def _replay(
+    found: Recovered, state: OwnState, parameters: int, norm_max: float, space: Space
+) -> None:
     """Move the stored copy along the logged entries; stop at the first that does not fit."""
     found.entries, found.rolled_back = state.entries, state.rolled_back
     found.round = state.round
     if len(state.copy) != parameters:
         found.rolled_back = True
         return
-    copy = PublicCopy(state.copy)
+    copy = PublicCopy(state.copy, space)
     found.seq, found.x = state.seq, state.x
     for entry in state.entries:
         if entry.seq <= found.seq:
@@ -92,7 +96,7 @@ def _replay(found: Recovered, state: OwnState, parameters: int, norm_max: float)
     found.copy = copy.vector
 
 
-def moved(copy: PublicCopy, header: Header, payload: bytes, seq: int, norm_max: float) -> bool:
+def moved(copy: PublicCopy, header: Header, payload: Piece, seq: int, norm_max: float) -> bool:
     """Whether an entry of ours leads on from ``seq``; the copy then stands at it."""
     if header.kind == DIFFERENCE:
         if header.seq != seq + 1:

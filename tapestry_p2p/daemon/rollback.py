@@ -91,7 +91,7 @@ def earlier(store: Store, back: int, now: int, norm_max: float) -> tuple[Vector,
             f"the state of {back} rounds ago is not kept; possible: {possible} back", REFUSED
         )
     try:
-        copy = PublicCopy(store.past.load(stretch.base))
+        copy = PublicCopy(store.past.load(stretch.base), store.space)
     except (DamagedError, OSError) as error:
         raise TapestryError(f"the kept state of round {stretch.base.round}: {error}") from error
     seq, round_ = stretch.base.seq, stretch.base.round

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import numpy as np
 import trio
 
+from tapestry_p2p.bulk import Piece
 from tapestry_p2p.daemon.copies import Copies, Followed, copy_root, split
 from tapestry_p2p.daemon.cores import on_all_cores
 from tapestry_p2p.daemon.disk import Disk
@@ -26,15 +27,15 @@ from tapestry_p2p.daemon.recovery import Recovered
 from tapestry_p2p.daemon.rollback import earlier
 from tapestry_p2p.daemon.store import Store
 from tapestry_p2p.daemon.tempo import Tempo
-from tapestry_p2p.daemon.trainer import TrainedVector, Trainer
+from tapestry_p2p.daemon.trainer import THREAD_ABOVE, TrainedVector, Trainer
 from tapestry_p2p.daemon.voice import ASK_DEADLINE_S, SETTLE_S, OwnVoice, SilencedError
 from tapestry_p2p.errors import NOT_READY, TapestryError
 from tapestry_p2p.gossip import events as ev
 from tapestry_p2p.gossip.header import DIFFERENCE
 from tapestry_p2p.gossip.identity import peer_id_of
+from tapestry_p2p.gossip.merkle import merkle_root
 from tapestry_p2p.gossip.protocol import Protocol
 from tapestry_p2p.mix.codec import Vector
-from tapestry_p2p.mix.copy import PublicCopy
 from tapestry_p2p.mix.loom import Difference, Loom, LoomSettings, Mixing
 
 log = logging.getLogger("tapestry.node")
@@ -47,7 +48,6 @@ SAVE_SHARE = 20  # saving may take 1/20 of the time
 ROOT_ALWAYS_BELOW = 10_000_000  # parameters; larger copies state a root every keyframe_every
 NEWS_SHARE = 1 / 8  # of a round: news of neighbours is mixed at most so often
 NEWS_MIN_S = 0.02
-THREAD_ABOVE = 500_000  # parameters; smaller rounds are quicker than a thread switch
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +88,7 @@ class Rounds:
             self.go.set()
         self.greeted = trio.Event()  # a neighbour has told what it holds of us
         self.moved = trio.Event()  # a copy moved since news were last mixed
-        self.payload = b""  # of the difference that is being published
+        self.payload: Piece = b""  # of the difference that is being published
         self.mixed: dict[str, Any] = {"authors": [], "tau": None}
         self.adopted: tuple[bytes, ...] = ()  # whose copies we began from, in this life
         self._protocol, self._copies, self._fetcher = protocol, copies, fetcher
@@ -168,7 +168,7 @@ class Rounds:
             self.adopted = start.authors
             self.voice.adoption = start.payload
             copies.own = Followed(-1, start.copy, start.root)
-            self._recovered_x = start.copy.vector.copy()
+            self._recovered_x = copies.space.copy(start.copy.vector)
             chunks = split(start.payload, self.manifest.limits.chunk_bytes_max)
             copies.chunks.put_own(0, dict(chunks), self.manifest.streams.ring)
 
@@ -180,10 +180,11 @@ class Rounds:
             return
         own, x = copies.own, self._recovered_x
         if own is None or x is None:
-            own = Followed(-1, PublicCopy(copies.genesis.vector), copy_root(copies.genesis))
+            own = Followed(-1, copies.copy(copies.genesis.vector), copy_root(copies.genesis))
             x = copies.genesis.vector
             copies.own = own
         self._weave(x, own)
+        self._recovered_x = None
         async with self.speaking:
             with contextlib.suppress(SilencedError):  # we then ask, and resume
                 await self.voice.begin(own)
@@ -191,7 +192,7 @@ class Rounds:
 
     def _weave(self, x: Vector, own: Followed) -> None:
         """A new Loom at x, float32[d]; it sees whom we follow."""
-        self.loom = Loom(self._loom_settings(), x, own.copy, on_all_cores)
+        self.loom = Loom(self._loom_settings(), x, own.copy, on_all_cores, self._copies.space)
         for author, followed in self._copies.followed.items():
             self.loom.decoded(author, followed.seq)
 
@@ -240,7 +241,7 @@ class Rounds:
                 self._store.save_own, own.seq, self.round, vector, vector, True
             )
             await self._disk.write(save)
-            own = Followed(own.seq, PublicCopy(vector), b"")
+            own = Followed(own.seq, self._copies.copy(vector), b"")
             self._copies.own = own
             self._weave(vector, own)
             if trainer is not None:
@@ -270,7 +271,7 @@ class Rounds:
             return
         if self.tempo.took(record["steps"], record["seconds"]):
             await trainer.pace(self.tempo.steps, trained.life)
-        y = self._with_pending(trained)
+        y = await self._in_thread(functools.partial(self._with_pending, trained))
         round_ = record["round"]
         last = round_ == self.pace.last
         if last:  # no later difference would hold it
@@ -280,7 +281,7 @@ class Rounds:
         if self.voice.is_silent() or not (last or trio.current_time() >= self._room_at):
             loom.x = loom.latest = y  # kept back: the next difference holds it all
             self.kept_back += 1
-            await trainer.correct(record["seq"], np.zeros_like(y), trained.life)
+            await trainer.correct(record["seq"], self._copies.space.zeros(len(y)), trained.life)
         else:
             await self._publish_round(loom, y, round_, record["tokens"])
             self._room_at = trio.current_time() + self.uplink_s(len(self.payload))
@@ -292,12 +293,13 @@ class Rounds:
             self.finished.set()
 
     def _with_pending(self, trained: TrainedVector) -> Vector:
-        """What was trained, and every correction that the trainer has still to add."""
-        record, y = trained.record, trained.vector.copy()
+        """What was trained, and every correction that the trainer has still to add: in place."""
+        record, y = trained.record, trained.vector
         self._unapplied = {s: c for s, c in self._unapplied.items() if s > record["applied"]}
         self._unadded = {s: c for s, c in self._unadded.items() if s > record["added"]}
         for pending in (*self._unapplied.values(), *self._unadded.values()):
-            y += pending
+            for block in self._copies.space.blocks(len(y)):
+                y[block] += pending[block]
         return y
 
     async def _may_speak(self) -> None:
@@ -356,9 +358,8 @@ class Rounds:
         self._copies.chunks.put_own(own.seq + 1, dict(chunks), streams.ring)
         root = b""
         if len(own.copy) < ROOT_ALWAYS_BELOW or (own.seq + 1) % streams.keyframe_every == 0:
-            after = PublicCopy(own.copy.vector)
-            after.add(difference.vector)
-            root = await self._in_thread(functools.partial(copy_root, after))
+            leaves = functools.partial(own.copy.leaves_after, difference.vector)
+            root = merkle_root(await self._in_thread(leaves))
         self.payload = payload
         await self.voice.publish(
             ev.Publish(
@@ -372,6 +373,12 @@ class Rounds:
                 tokens=tokens,
             )
         )
+        self.payload = stored = self._store.last_payload(payload)
+        if stored is not payload:  # what peers ask for later is read from the log
+            most = self.manifest.limits.chunk_bytes_max
+            views = (stored[i : i + most] for i in range(0, len(stored), most))
+            kept = dict(zip((name for name, _ in chunks), views, strict=True))
+            self._copies.chunks.put_own(own.seq, kept, streams.ring)
 
     def _note_mixing(self, mixing: Mixing[bytes]) -> None:
         report = mixing.report

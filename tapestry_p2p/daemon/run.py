@@ -190,6 +190,7 @@ async def _main(
             manifest.schema.hash,
             node.tap,
             door,
+            node.copies.space,
         )
 
     node = Node(

@@ -13,41 +13,44 @@ import os
 import re
 import struct
 import zlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-import msgpack
 import numpy as np
 
-from tapestry_p2p import crash
+from tapestry_p2p import bulk, crash
+from tapestry_p2p.bulk import Piece
 from tapestry_p2p.daemon.files import (
     DamagedError,
     Mark,
     Pair,
     open_durably,
-    seal,
+    sealed,
     sync_directory,
-    unseal,
+    unseal_part,
     write_all,
     write_file,
 )
 from tapestry_p2p.daemon.past import Past
 from tapestry_p2p.daemon.upgrade import bring_up, need_readable
+from tapestry_p2p.daemon.vectors import VectorSpace
 from tapestry_p2p.errors import TEMPORARY, TapestryError
 from tapestry_p2p.mix.codec import Vector
 
 _COMPACT = 4  # the log is rewritten when it holds so many times the ring
 _COPY = re.compile(r"[0-9a-f]{64}")  # an author's key; whatever else lies there is not ours
+_LARGE = 1 << 20  # bytes of a payload that is left in the file
 _FRAME = struct.Struct("!II")  # before each record: its length, and a check of these four bytes
 
 
 @dataclass(frozen=True, slots=True)
 class LoggedEntry:
-    """One own entry as it was signed, and its payload."""
+    """One own entry as it was signed, and its payload: a large one is a view of the log's file."""
 
     seq: int
     signed: bytes
-    payload: bytes
+    payload: Piece
 
 
 @dataclass(slots=True)
@@ -57,7 +60,7 @@ class OwnState:
     ``head`` is the signed header of that entry, ``entries`` are the logged ones in order (the last
     ring and more), ``rolled_back`` whether anything was found damaged or missing, ``reverted``
     whether x and copy are an earlier state that the operator wants, which no entry states yet.
-    Vectors are float32[d].
+    Vectors are float32[d], views of the state's file.
     """
 
     seq: int
@@ -72,7 +75,10 @@ class OwnState:
 
 @dataclass(frozen=True, slots=True)
 class FollowedCopy:
-    """A peer's public copy float32[d] as it stood after ``seq``, and the signed head for it."""
+    """A peer's public copy float32[d] as it stood after ``seq``, and the signed head for it.
+
+    Loaded ones are views of their files.
+    """
 
     author: bytes
     seq: int
@@ -80,13 +86,8 @@ class FollowedCopy:
     vector: Vector
 
 
-def _pack(document: object) -> bytes:
-    packed: bytes = msgpack.packb(document)
-    return packed
-
-
-def _vector(data: bytes) -> Vector:
-    return np.frombuffer(data, "<f4").astype(np.float32)
+def _vector(data: memoryview) -> Vector:
+    return np.frombuffer(data, "<f4")
 
 
 class Store:
@@ -114,6 +115,7 @@ class Store:
         except OSError as error:
             os.close(self._lock)
             raise _unusable(directory, error) from error
+        self.space = VectorSpace(directory)
         self._own = Pair(directory / "own")
         self._known = Pair(directory / "known")
         self._shown = Mark(directory / "own.seq")  # the last entry that was safe
@@ -139,18 +141,18 @@ class Store:
     def load_own(self) -> OwnState | None:
         """The own state, or None on a fresh directory."""
         entries = self._read_log()
-        body = self._own.load()
+        body = self._own.view()
         shown = self._shown.load()
         if body is None:
             if not entries and not self._own.fell_back and not self._damaged and shown < 0:
                 return None
             empty = np.zeros(0, np.float32)
             return OwnState(-1, 0, empty, empty, b"", entries, True)
-        state = msgpack.unpackb(body)
+        state = bulk.views(body)
         if not entries and max(state["seq"], shown) < 0 and not self._damaged:
             return None  # a start that was made and never signed: look for another
         self._saved = self._saved_before = state["seq"]
-        self._head = entries[-1].signed if entries else state["head"]
+        self._head = entries[-1].signed if entries else bytes(state["head"])
         gap = bool(entries) and entries[0].seq > state["seq"] + 1
         behind = not entries or entries[-1].seq < max(state["seq"], shown)
         reverted = state.get("reverted", False)
@@ -160,7 +162,7 @@ class Store:
             state["round"],
             _vector(state["x"]),
             _vector(state["copy"]),
-            state["head"],
+            bytes(state["head"]),
             entries,
             self._damaged or gap or behind,
             reverted,
@@ -177,12 +179,12 @@ class Store:
         document = {
             "seq": seq,
             "round": round_,
-            "x": x.tobytes(),
-            "copy": copy.tobytes(),
+            "x": x,
+            "copy": copy,
             "head": self._head,
             "reverted": reverted,
         }
-        self._own.save(_pack(document))
+        self._own.save_pieces(bulk.pieces(document))
         self._saved_before, self._saved = self._saved, seq
         self._rebased = self._rebased or reverted
         if seq >= 0 and not reverted and (self._rebased or self.past.due(seq)):
@@ -200,7 +202,7 @@ class Store:
             if self._damaged:
                 self._rewrite([*self._read_log(), entry])
             else:
-                self._append(_record(entry))
+                self._append(*_record(entry))
             self._head = entry.signed
         self._shown.note(entry.seq)
         if self._logged > self._compact_above:
@@ -218,26 +220,35 @@ class Store:
         room = max(self._ring, len(kept) // 4)
         self._compact_above = max(_COMPACT * self._ring, len(kept) + room)
 
-    def _append(self, record: bytes) -> None:
+    def _append(self, record: Iterable[Piece], length: int) -> None:
         if self._log is None:
             self._log = open_durably(self._log_path, os.O_WRONLY | os.O_APPEND)
         if os.lseek(self._log, 0, os.SEEK_END) != self._end:
             os.ftruncate(self._log, self._end or 0)  # half a record of a crash or a full disk
         crash.point("before appending to own.log")
-        write_all(self._log, record)
+        for piece in record:
+            write_all(self._log, piece)
         crash.point("before syncing own.log")
         os.fsync(self._log)
         crash.point("after appending to own.log")
-        self._end = (self._end or 0) + len(record)
+        self._end = (self._end or 0) + length
         self._logged += 1
 
+    def last_payload(self, payload: Piece) -> Piece:
+        """That of the entry appended last; a large one as a view of the log."""
+        if len(payload) < _LARGE or self._end is None:
+            return payload
+        with self._log_path.open("rb") as file:
+            return bulk.mapped(file.fileno())[self._end - len(payload) : self._end]
+
     def _rewrite(self, entries: list[LoggedEntry]) -> None:
-        data = b"".join(map(_record, entries))
+        records = [_record(entry) for entry in entries]
         if self._log is not None:  # before: should a sync be refused the new file is there already
             os.close(self._log)
         self._log = self._end = None
-        write_file(self._log_path, data)
-        self._end, self._logged, self._damaged = len(data), len(entries), False
+        write_file(self._log_path, (piece for record, _ in records for piece in record))
+        end = sum(length for _, length in records)
+        self._end, self._logged, self._damaged = end, len(entries), False
 
     def _read_log(self) -> list[LoggedEntry]:
         """All whole records in order. Changes nothing on disk: damage stays to be seen again.
@@ -253,11 +264,11 @@ class Store:
         document = {
             "seq": followed.seq,
             "signed": followed.signed,
-            "vector": followed.vector.tobytes(),
+            "vector": followed.vector,
         }
         pair = Pair(self.directory / "copies" / followed.author.hex())
-        pair.load()
-        pair.save(_pack(document))
+        pair.view()
+        pair.save_pieces(bulk.pieces(document))
 
     def load_copies(self) -> list[FollowedCopy]:
         """Every followed copy that is whole."""
@@ -265,13 +276,11 @@ class Store:
         names = {path.stem for path in paths if _COPY.fullmatch(path.stem)}
         copies = []
         for name in sorted(names):
-            body = Pair(self.directory / "copies" / name).load()
+            body = Pair(self.directory / "copies" / name).view()
             if body is not None:
-                found = msgpack.unpackb(body)
-                vector = _vector(found["vector"])
-                copies.append(
-                    FollowedCopy(bytes.fromhex(name), found["seq"], found["signed"], vector)
-                )
+                found = bulk.views(body)
+                vector, signed = _vector(found["vector"]), bytes(found["signed"])
+                copies.append(FollowedCopy(bytes.fromhex(name), found["seq"], signed, vector))
         return copies
 
     def drop_copy(self, author: bytes) -> None:
@@ -323,25 +332,32 @@ class Log:
 
 def _records(path: Path) -> Log:
     """Read a log. A record cut short at the very end is none; any other wrong byte is damage."""
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        data = b""
     log = Log([])
-    while log.end + _FRAME.size <= len(data):
-        length, check = _FRAME.unpack_from(data, log.end)
-        if check != _length_check(length):
-            log.damaged = True
-            break
-        piece = data[log.end + _FRAME.size : log.end + _FRAME.size + length]
-        if len(piece) < length:
-            break
-        try:
-            log.entries.append(LoggedEntry(*msgpack.unpackb(unseal(piece)[1])))
-        except DamagedError:
-            log.damaged = True  # later entries were signed all the same
-        log.end += _FRAME.size + length
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            while log.end + _FRAME.size <= size:
+                frame = os.pread(file.fileno(), _FRAME.size, log.end)
+                length, check = _FRAME.unpack(frame)
+                if check != _length_check(length):
+                    log.damaged = True
+                    break
+                start = log.end + _FRAME.size
+                if start + length > size:
+                    break
+                try:
+                    log.entries.append(_entry(unseal_part(path, start, length)[1]))
+                except DamagedError:
+                    log.damaged = True  # later entries were signed all the same
+                log.end = start + length
+    except FileNotFoundError:
+        pass
     return log
+
+
+def _entry(body: memoryview) -> LoggedEntry:
+    seq, signed, payload = bulk.views(body)
+    return LoggedEntry(seq, bytes(signed), payload if len(payload) >= _LARGE else bytes(payload))
 
 
 def read_log(directory: Path) -> Log:
@@ -359,9 +375,13 @@ def peek_entries(directory: Path) -> list[bytes]:
     return [entry.signed for entry in read_entries(directory)]
 
 
-def _record(entry: LoggedEntry) -> bytes:
-    sealed = seal(entry.seq, _pack([entry.seq, entry.signed, entry.payload]))
-    return _FRAME.pack(len(sealed), _length_check(len(sealed))) + sealed
+def _record(entry: LoggedEntry) -> tuple[list[Piece], int]:
+    """What the log holds of an entry, in pieces, and its length in bytes."""
+    body = list(bulk.pieces([entry.seq, entry.signed, memoryview(entry.payload)]))
+    found = sealed(entry.seq, body)
+    length = sum(map(len, found))
+    head = _FRAME.pack(length, _length_check(length))
+    return [head, *found], _FRAME.size + length
 
 
 def _length_check(length: int) -> int:

@@ -7,6 +7,7 @@ starts trainers (apart.py) the next one that reports is taken.
 """
 
 import contextlib
+import functools
 import logging
 import math
 import os
@@ -17,7 +18,7 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import trio
 
@@ -29,13 +30,16 @@ from tapestry_p2p.daemon.tap import LINK_RECEIVED, LINK_SENT, Tap
 from tapestry_p2p.daemon.tempo import LOOK_S, Silence
 from tapestry_p2p.errors import BAD_CONFIG, TapestryError
 from tapestry_p2p.mix.codec import Vector
+from tapestry_p2p.mix.space import MEMORY, Space
 
 log = logging.getLogger("tapestry.trainer")
+T = TypeVar("T")
 
 HELLO_DEADLINE_S = 300.0  # importing JAX and building a big model on a busy machine
 BACKOFF_S = (1.0, 2.0, 5.0, 15.0, 60.0)
 CALM_S = 300.0  # so long without a failure and the backoff starts over
 STOP_S = 2.0
+THREAD_ABOVE = 500_000  # parameters; work on shorter vectors is quicker than a thread switch
 UNANSWERED_MAX = 2  # vectors that a trainer hands over before it waits for a correction
 
 # code -> (what the user is told, whether a restart could help)
@@ -104,6 +108,7 @@ class Trainer:
     schema: str
     tap: Tap | None = None
     door: Door | None = None  # where a trainer reports that is started apart
+    space: Space = MEMORY  # where vectors live
     state: TrainerState = field(default_factory=TrainerState)
     measured: Measured = field(default_factory=Measured)
 
@@ -336,7 +341,7 @@ class Trainer:
         finally:
             for fd in fds:  # unless the memory took it over
                 os.close(fd)
-        await self.begin(self, self._shared.read(link.OUT, 0, record["genesis_digest"]))
+        await self.begin(self, await self._take(self._shared, 0, record["genesis_digest"]))
         self.begun = True
         return await self._listen(sock, self._shared)
 
@@ -362,7 +367,7 @@ class Trainer:
             if record["t"] == "judged":
                 self.measured.note(record)
             if record["t"] == "vector":
-                vector = shared.read(link.OUT, record["seq"], record["digest"])
+                vector = await self._take(shared, record["seq"], record["digest"])
                 self._note(record)
                 await self._send.send(TrainedVector(vector, record, life))
 
@@ -402,8 +407,23 @@ class Trainer:
 
     async def _put(self, record: dict[str, Any], vector: Vector, direction: str = link.IN) -> None:
         if self._shared is not None:
-            digest = self._shared.write(direction, record["seq"], vector)
+            give = functools.partial(self._shared.write, direction, record["seq"], vector)
+            digest = await self._in_thread(give)
+            self.space.settle()
             await self._order({**record, "digest": digest})
+
+    async def _take(self, shared: link.SharedVectors, seq: int, digest: str) -> Vector:
+        """The trainer's vector ``seq``, float32[d], where ours live."""
+        take = functools.partial(shared.read, link.OUT, seq, digest, self.space.empty)
+        vector = await self._in_thread(take)
+        self.space.settle()
+        return vector
+
+    async def _in_thread(self, job: Callable[[], T]) -> T:
+        """Peers must not wait for a long vector's copy and digest."""
+        if self.parameters < THREAD_ABOVE:
+            return job()
+        return await trio.to_thread.run_sync(job)
 
     async def _order(self, record: dict[str, Any]) -> None:
         """Send a record; a trainer that is gone gets nothing, its next life starts afresh."""

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from tapestry_p2p.mix.codec import CodecError, Vector, decode_add, payload_norm
+from tapestry_p2p.mix.codec import CodecError, Payload, Vector, decode_add, payload_norm
 from tapestry_p2p.mix.space import MEMORY, Space
 
 FRAME_BYTES = 256 * 1024
@@ -28,10 +28,17 @@ class PublicCopy:
         self._space = space
         self.vector: Vector = space.copy(vector)
 
+    @classmethod
+    def holding(cls, vector: Vector, space: Space = MEMORY) -> "PublicCopy":
+        """``vector`` itself, which nobody else writes to from now on and which is in ``space``."""
+        copy = cls(vector[:0], space)
+        copy.vector = vector
+        return copy
+
     def __len__(self) -> int:
         return len(self.vector)
 
-    def advance(self, codec: str, payload: bytes, norm_max: float) -> None:
+    def advance(self, codec: str, payload: Payload, norm_max: float) -> None:
         """Move the copy by the difference in ``payload``.
 
         CodecError if that is malformed or longer than ``norm_max``; then the copy is as it was.
@@ -87,9 +94,14 @@ def vector_of(data: bytes, d: int, norm_max: float) -> Vector:
     if len(data) != 4 * d:
         raise CodecError(f"a keyframe of {d} parameters has {4 * d} bytes, this has {len(data)}")
     vector = np.frombuffer(data, dtype="<f4").astype(np.float32)
-    if not np.isfinite(vector).all() or norm(vector) > norm_max:
-        raise CodecError("the keyframe is not finite or longer than the manifest allows")
+    need_sane(vector, norm_max)
     return vector
+
+
+def need_sane(vector: Vector, norm_max: float) -> None:
+    """CodecError if a whole copy is not finite, or is longer than ``norm_max``."""
+    if not norm(vector) <= norm_max:  # NaN and infinity too
+        raise CodecError("the keyframe is not finite or longer than the manifest allows")
 
 
 def norm(vector: Vector, origin: Vector | None = None) -> float:

@@ -129,7 +129,7 @@ async def test_three_hours_of_sleep_end_no_membership(
         await node.act(ev.Connected(peer.key, trio.current_time(), "/ip4/192.0.2.7/tcp/4001"))
         hello = encode_hello(Hello(MANIFEST.network_id, 1, (peer.signed[-1],), (), False))
         await node.act(ev.Message(peer.key, HELLO, hello, trio.current_time()))
-        told = encode_sync(Members(((other.signed[-1], other.entries[-1].payload),)))
+        told = encode_sync(Members(((other.signed[-1], bytes(other.entries[-1].payload)),)))
         await node.act(ev.Message(peer.key, SYNC, told, trio.current_time()))
         assert other.key in node.protocol.members()
         slept[0] = HOURS_3

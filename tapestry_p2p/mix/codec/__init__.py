@@ -10,10 +10,10 @@ from collections.abc import Iterator
 import numpy as np
 
 from tapestry_p2p.mix.codec import float32, int4, int8, one_bit, top_k, two_bit
-from tapestry_p2p.mix.codec.form import Codec, CodecError, Part, Vector
+from tapestry_p2p.mix.codec.form import Codec, CodecError, Part, Payload, Vector
 
 __all__ = [
-    "CODECS", "CodecError", "Vector", "decode", "decode_add", "encode", "gamma_max",
+    "CODECS", "CodecError", "Payload", "Vector", "decode", "decode_add", "encode", "gamma_max",
     "payload_bytes", "payload_norm",
 ]  # fmt: skip
 
@@ -41,7 +41,7 @@ def encode(codec: str, vector: Vector) -> bytes:
     return _row(codec).encode(np.ascontiguousarray(vector, np.float32))
 
 
-def decode(codec: str, payload: bytes, d: int, out: Vector | None = None) -> Vector:
+def decode(codec: str, payload: Payload, d: int, out: Vector | None = None) -> Vector:
     """Decode a payload to float32[d], finite. CodecError for anything malformed.
 
     Into ``out``, float32[d], if given; what it held is lost.
@@ -54,7 +54,7 @@ def decode(codec: str, payload: bytes, d: int, out: Vector | None = None) -> Vec
     return vector
 
 
-def decode_add(codec: str, payload: bytes, target: Vector) -> None:
+def decode_add(codec: str, payload: Payload, target: Vector) -> None:
     """``target`` float32[d] += decode(codec, payload, d), bit for bit, with no vector in between.
 
     CodecError for anything malformed; then the target is as it was.
@@ -63,7 +63,7 @@ def decode_add(codec: str, payload: bytes, target: Vector) -> None:
         target[where] += values
 
 
-def payload_norm(codec: str, payload: bytes, d: int) -> float:
+def payload_norm(codec: str, payload: Payload, d: int) -> float:
     """Euclidean norm of what a payload decodes to, summed in float64. CodecError if malformed."""
     total = 0.0
     for _, values in _parts(codec, payload, d):
@@ -83,7 +83,7 @@ def _row(codec: str) -> Codec:
     return _ROWS[codec]
 
 
-def _parts(codec: str, payload: bytes, d: int) -> Iterator[Part]:
+def _parts(codec: str, payload: Payload, d: int) -> Iterator[Part]:
     row = _row(codec)
     if len(payload) != row.payload_bytes(d):
         raise CodecError(f"{codec} payload has {len(payload)} bytes")

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from tapestry_p2p.mix.codec import form
-from tapestry_p2p.mix.codec.form import PIECE, SCALE_MIN, Codec, CodecError, Part, Vector
+from tapestry_p2p.mix.codec.form import PIECE, SCALE_MIN, Codec, CodecError, Part, Payload, Vector
 
 _MAGNITUDE = np.uint32(0x7FFFFFFF)
 _LEAST = SCALE_MIN.view(np.uint32)
@@ -45,7 +45,7 @@ def _spelt(part: Vector) -> bool:
     return bool(((above < _SPAN) | (bits == 0)).all())
 
 
-def parts(payload: bytes, d: int) -> Iterator[Part]:
+def parts(payload: Payload, d: int) -> Iterator[Part]:
     """The payload's own float32, in pieces."""
     vector = np.frombuffer(payload, "<f4", d).astype(np.float32, copy=False)
     if not all(_spelt(vector[start : start + PIECE]) for start in range(0, d, PIECE)):

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 Vector = NDArray[np.float32]
 Bytes = NDArray[np.uint8]
+Payload = bytes | memoryview
 Part = tuple[slice | NDArray[np.intp], Vector]
 
 PIECE = 1 << 16  # parameters; a multiple of every block length
@@ -40,7 +41,7 @@ class Codec:
 
     payload_bytes: Callable[[int], int]
     encode: Callable[[Vector], bytes]
-    parts: Callable[[bytes, int], Iterator[Part]]
+    parts: Callable[[Payload, int], Iterator[Part]]
 
 
 def count(d: int, block: int) -> int:

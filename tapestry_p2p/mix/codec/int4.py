@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from tapestry_p2p.mix.codec import form
-from tapestry_p2p.mix.codec.form import Bytes, Codec, CodecError, Part, Vector
+from tapestry_p2p.mix.codec.form import Bytes, Codec, CodecError, Part, Payload, Vector
 from tapestry_p2p.mix.codec.int8 import round_units
 
 BLOCK = 64
@@ -46,7 +46,7 @@ def encode(vector: Vector) -> bytes:
     return payload.tobytes()
 
 
-def parts(payload: bytes, d: int) -> Iterator[Part]:
+def parts(payload: Payload, d: int) -> Iterator[Part]:
     """code * scale."""
     n = form.count(d, BLOCK)
     scales = form.checked_scales(form.from_bfloat16(np.frombuffer(payload, "<u2", n)))

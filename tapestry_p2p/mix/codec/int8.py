@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from tapestry_p2p.mix.codec import form
-from tapestry_p2p.mix.codec.form import Bytes, Codec, CodecError, Part, Vector
+from tapestry_p2p.mix.codec.form import Bytes, Codec, CodecError, Part, Payload, Vector
 
 BLOCK = 256
 
@@ -45,7 +45,7 @@ def round_units(rows: Vector, scale: Vector, most: int, out: Vector) -> None:
         np.clip(out, -most, most, out=out)
 
 
-def parts(payload: bytes, d: int) -> Iterator[Part]:
+def parts(payload: Payload, d: int) -> Iterator[Part]:
     """code * scale."""
     n = form.count(d, BLOCK)
     scales = form.checked_scales(np.frombuffer(payload, "<f4", n).astype(np.float32))

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from tapestry_p2p.mix.codec import form
-from tapestry_p2p.mix.codec.form import Bytes, Codec, CodecError, Part, Vector
+from tapestry_p2p.mix.codec.form import Bytes, Codec, CodecError, Part, Payload, Vector
 
 BLOCK = 256
 # all eight signs of a byte at once: float32[256, 8]
@@ -54,7 +54,7 @@ def _means(magnitudes: Vector, counts: Vector) -> Vector:
     return means
 
 
-def parts(payload: bytes, d: int) -> Iterator[Part]:
+def parts(payload: Payload, d: int) -> Iterator[Part]:
     """+-scale."""
     n = form.count(d, BLOCK)
     scales = form.checked_scales(form.from_bfloat16(np.frombuffer(payload, "<u2", n)))

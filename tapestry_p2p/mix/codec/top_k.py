@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tapestry_p2p.mix.codec import form
-from tapestry_p2p.mix.codec.form import Bytes, Codec, CodecError, Part, Vector
+from tapestry_p2p.mix.codec.form import Bytes, Codec, CodecError, Part, Payload, Vector
 
 BLOCK, SHARE = 4096, 64
 _POWERS = np.array([1, 2, 4, 8, 16, 32], np.uint8)
@@ -131,7 +131,7 @@ def _elias_fano(indices: Table) -> Bytes:
 # ---- decode ----------------------------------------------------------------------------------
 
 
-def parts(payload: bytes, d: int) -> Iterator[Part]:
+def parts(payload: Payload, d: int) -> Iterator[Part]:
     """Indices and values of what is there."""
     data = np.frombuffer(payload, np.uint8)
     whole, size = d // BLOCK, _record_bytes(BLOCK)

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from tapestry_p2p.mix.codec import form
-from tapestry_p2p.mix.codec.form import Bytes, Codec, CodecError, Part, Vector
+from tapestry_p2p.mix.codec.form import Bytes, Codec, CodecError, Part, Payload, Vector
 
 BLOCK = 256
 _SMALL, _LARGE, _BORDER = np.float32(0.4528), np.float32(1.5104), np.float32(0.9816)
@@ -66,7 +66,7 @@ def _rms(rows: Vector, counts: Vector, work: Vector) -> Vector:
     return form.safe_scales(rms * np.float32(1 - 2**-9))
 
 
-def parts(payload: bytes, d: int) -> Iterator[Part]:
+def parts(payload: Payload, d: int) -> Iterator[Part]:
     """+-scale * level."""
     n = form.count(d, BLOCK)
     scales = form.checked_scales(form.from_bfloat16(np.frombuffer(payload, "<u2", n)))
