@@ -12,7 +12,7 @@ from typing import Any
 
 from tapestry_p2p.cli import folder as f
 from tapestry_p2p.cli.card import model_card
-from tapestry_p2p.cli.model import ask_trainer
+from tapestry_p2p.cli.model import ask_trainer, left_model
 from tapestry_p2p.cli.output import show
 from tapestry_p2p.daemon.ask import ask
 from tapestry_p2p.daemon.manifest import Manifest, dump_manifest, load_manifest, task_file
@@ -42,6 +42,16 @@ def export(folder: Path, *, copy: bool = False, json: bool = False) -> int:
     target = folder.absolute()
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise TapestryError(f"{folder} is not an empty folder; name another", FAILURE)
+    taken = left_model()
+    if taken:
+        return _copied(Path(taken), target, json)
+    result = {"path": str(target), **write(target, copy)}
+    show(result, as_json=json, lines=_lines(folder, result))
+    return OK
+
+
+def write(target: Path, copy: bool) -> dict[str, Any]:
+    """Export the running member's model into a folder, whole or not at all; what is said of it."""
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         draft = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
@@ -54,9 +64,19 @@ def export(folder: Path, *, copy: bool = False, json: bool = False) -> int:
         finally:
             shutil.rmtree(draft, ignore_errors=True)
     except OSError as error:
-        raise TapestryError(f"{folder} cannot be written: {error.strerror}", FAILURE) from error
-    result = {"path": str(target), **facts}
-    show(result, as_json=json, lines=_lines(folder, result))
+        raise TapestryError(f"{target} cannot be written: {error.strerror}", FAILURE) from error
+    return facts
+
+
+def _copied(taken: Path, target: Path, json: bool) -> int:
+    """The member has left: what it took along then, which is proven by the entries of then."""
+    try:
+        shutil.copytree(taken, target, dirs_exist_ok=True)
+    except (OSError, shutil.Error) as error:
+        raise TapestryError(f"{target} cannot be written: {error}", FAILURE) from error
+    result = {**f.read_json(taken.with_suffix(".json")), "path": str(target)}
+    words = f"as it was when this member left, entry {result['entry']}: {target}"
+    show(result, as_json=json, lines=[words])
     return OK
 
 

@@ -1,11 +1,13 @@
-"""`join`: take a network's manifest from its members, show what it says, accept it or not.
+"""`join`: take a network's manifest from its members or a file, show it, accept it or not.
 
 Knows what an invited person should see before saying yes. Code never comes over the network: a
-task of the members' own must be at hand.
+task of the members' own must be at hand. A member that has left comes back by the same verb, with
+its key and its stream.
 """
 
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -13,17 +15,31 @@ from cyclopts import Parameter
 
 from tapestry_p2p.cli import newcomer
 from tapestry_p2p.cli.output import note, plain, say
-from tapestry_p2p.daemon.config import Bootstrap, Config, Member
+from tapestry_p2p.cli.retiring import address_of
+from tapestry_p2p.daemon.address import Address
+from tapestry_p2p.daemon.config import Bootstrap, Config, Member, load_config
+from tapestry_p2p.daemon.departure import come_back, departure
 from tapestry_p2p.daemon.describe import describe
 from tapestry_p2p.daemon.invite import Invite, parse_invite
-from tapestry_p2p.daemon.manifest import Manifest, agreed_code, dump_manifest, parse_manifest
+from tapestry_p2p.daemon.keyfile import load_key
+from tapestry_p2p.daemon.manifest import (
+    Manifest,
+    agreed_code,
+    dump_manifest,
+    load_manifest,
+    parse_manifest,
+)
 from tapestry_p2p.daemon.paths import Paths
 from tapestry_p2p.errors import BAD_CONFIG, REFUSED, USAGE, VERSION, TapestryError
+from tapestry_p2p.gossip.identity import Identity
+
+MANIFEST = "network.toml"
 
 
 def join(
     link: str,
     *,
+    peer: list[str] = [],  # noqa: B006 (read only)
     name: str = "",
     data: Annotated[list[Path], Parameter(consume_multiple=True)] = [],  # noqa: B006 (read only)
     languages: str = "",
@@ -31,14 +47,21 @@ def join(
     yes: bool = False,
     home: Path | None = None,
 ) -> None:
-    """Join a network by an invite link. Nothing that exists is overwritten.
+    """Join a network by an invite link or its network.toml. Nothing that exists is overwritten.
+
+    A member that has left its network comes back by it, as who it was.
 
     Example: tapestry join 'tapestry:...' --name Bo --data my-texts
+
+    Example: tapestry join our-network/network.toml --peer /ip4/192.0.2.7/tcp/4001/p2p/12D3Koo...
 
     Parameters
     ----------
     link
-        The invite, tapestry:..., as `tapestry invite` prints it.
+        The invite, tapestry:..., as `tapestry invite` prints it; or the network's network.toml, or
+        a folder with it, such as a git checkout.
+    peer
+        Address of a member, with /p2p/ID; may be repeated. A link names some; a file names none.
     name
         What others call this member.
     data
@@ -52,16 +75,18 @@ def join(
     home
         Put everything into this folder, as $TAPESTRY_HOME does.
     """
-    invite = parse_invite(link)
+    source = _source(link)
+    addresses = (*source.addresses, *(address_of(text, "--peer") for text in peer))
+    if _has_left(home):
+        _return(source, addresses, home)
+        return
     paths = newcomer.new_paths(home)
     spoken = [part.strip() for part in languages.split(",") if part.strip()]
     try:
         member = Member(name=name, languages=spoken)
     except ValueError as error:
         raise TapestryError(str(error), USAGE) from error
-    from tapestry_p2p.daemon.join import fetch_manifest  # libp2p, a second
-
-    manifest = _checked(fetch_manifest(invite), invite)
+    manifest = _manifest(source)
     for line in terms(manifest):
         note(line)
     code = _code(manifest, task_file or paths.config / (manifest.task.file or "-"))
@@ -73,7 +98,7 @@ def join(
         newcomer.copy_code(code, paths, manifest.task.file)
     identity, made = newcomer.own_key(paths)
     own, listen = newcomer.with_free_port(texts)
-    peers = Bootstrap(peers=[str(address) for address in invite.addresses])
+    peers = Bootstrap(peers=[str(address) for address in addresses])
     config = Config(member=member, data=own, listen=listen, bootstrap=peers)
     newcomer.write(paths, manifest, config, identity)
     say(
@@ -84,6 +109,75 @@ def join(
         " key, should it be stolen (tapestry retire)",
         f"Next     {newcomer.command('run', home)}",
     )
+    if not addresses:
+        note(
+            "no address of a member is known: let one connect to you, or put some under [bootstrap]"
+            f" peers in {paths.member} (another way: tapestry join with --peer, or a link)"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where the manifest comes from: an invite, or a text that is at hand."""
+
+    network_id: bytes
+    addresses: tuple[Address, ...]
+    manifest: Manifest | None = None
+
+
+def _source(text: str) -> Source:
+    """What was given to join by. TapestryError: 2 for what is neither, 78 for a bad file."""
+    if text.startswith("tapestry:"):
+        invite = parse_invite(text)
+        return Source(invite.network_id, invite.addresses)
+    if "://" in text or text.startswith("git@"):
+        raise TapestryError(
+            "nothing is fetched from there: clone the repository or download its network.toml,"
+            " look at it, then: tapestry join PATH/network.toml",
+            USAGE,
+        )
+    path = Path(text)
+    path = path / MANIFEST if path.is_dir() else path
+    if not path.exists():
+        parse_invite(text)  # says what a link looks like
+    manifest = load_manifest(path)
+    manifest = parse_manifest(dump_manifest(manifest).encode())
+    return Source(manifest.network_id, (), manifest)
+
+
+def _manifest(source: Source) -> Manifest:
+    if source.manifest is not None:
+        return source.manifest
+    from tapestry_p2p.daemon.join import fetch_manifest  # libp2p, a second
+
+    invite = Invite(source.network_id, source.addresses)
+    return _checked(fetch_manifest(invite), invite)
+
+
+def _has_left(home: Path | None) -> bool:
+    paths = newcomer.paths_of(home)
+    return paths.manifest.exists() and departure(paths.state / "store") is not None
+
+
+def _return(source: Source, addresses: tuple[Address, ...], home: Path | None) -> None:
+    """A member that left comes back with its key, its stream and its files as they are."""
+    paths = newcomer.paths_of(home)
+    manifest, config = load_manifest(paths.manifest), load_config(paths.member)
+    if source.network_id != manifest.network_id:
+        raise TapestryError(
+            f"this member was in {manifest.network_id.hex()[:16]}..., that is network"
+            f" {source.network_id.hex()[:16]}...: give it a folder of its own with --home",
+            REFUSED,
+        )
+    come_back(paths.state / "store")
+    peer_id = Identity(load_key(paths.key)).peer_id
+    say(
+        f"Member   {peer_id} is back in {manifest.network.name}, id {manifest.network_id.hex()}",
+        f"Next     {newcomer.command('run', home)}",
+    )
+    new = [str(address) for address in addresses if str(address) not in config.bootstrap.peers]
+    if new:
+        note(f"if the others have moved, add to [bootstrap] peers in {paths.member}: {new}")
 
 
 def terms(manifest: Manifest) -> Iterator[str]:

@@ -28,10 +28,11 @@ VERBS: dict[str, tuple[Verb, ...]] = {
     ),
     "A member": (
         ("init", "founding:init", "Make a key, and found a network of your own."),
-        ("join", "joining:join", "Join a network by an invite link."),
+        ("join", "joining:join", "Join a network by an invite link or its network.toml."),
         ("config", "configuration:app", "Check or show the configuration."),
         ("data", "datasets:app", "Get texts to train on."),
         ("new", "new:new", "Write a project with a model of your own."),
+        ("leave", "leaving:leave", "Leave its network, and keep the model."),
         ("retire", "retiring:retire", "End a stolen key for good, everywhere."),
         ("id", "about:id_", "Show this member's public name."),
         ("paths", "about:paths", "Show where this member's files lie."),

@@ -16,6 +16,7 @@ from cyclopts import Parameter
 from tapestry_p2p.cli.folder import CONFIG, INT8, MANIFEST, MODEL, digest_of, read_json
 from tapestry_p2p.cli.output import note, show
 from tapestry_p2p.daemon.ask import ask
+from tapestry_p2p.daemon.departure import departure
 from tapestry_p2p.daemon.paths import find_paths
 from tapestry_p2p.errors import (
     BAD_CONFIG,
@@ -31,6 +32,7 @@ from tapestry_p2p.errors import (
 
 GENERATE_TIMEOUT_S = 120.0
 OFFLINE_TIMEOUT_S = 3600.0
+LEFT = "left-{}"  # the model of a member that left, by its network's first eight digits
 
 
 def generate(
@@ -75,6 +77,7 @@ def generate(
         "temperature": temperature,
         "seed": seed,
     }
+    model = model or left_model()
     if model:
         found = offline(model, request, int8=int8, trust_code=trust_code)
     else:
@@ -109,6 +112,7 @@ def evaluate(
     json
         Print it as JSON.
     """
+    model = model or left_model()
     if model:
         request = {"do": "evaluate", "data": [str(path.absolute()) for path in data]}
         found = offline(model, request, int8=int8, trust_code=trust_code)
@@ -142,6 +146,14 @@ def ask_trainer(request: dict[str, Any], timeout_s: float = GENERATE_TIMEOUT_S) 
 def models_folder() -> Path:
     """Where imported models lie."""
     return find_paths().state.parent / "models"
+
+
+def left_model() -> str:
+    """The folder of the model that this member took along when it left its network; or ""."""
+    paths = find_paths()
+    found = departure(paths.state / "store")
+    folder = models_folder() / LEFT.format(found.network_id[:8]) if found else None
+    return str(folder) if folder is not None and (folder / CONFIG).is_file() else ""
 
 
 def find_model(text: str) -> Path:

@@ -26,12 +26,17 @@ PORT_TRIES = 100
 SHORT_ID = 8  # last characters of a peer id
 
 
-def new_paths(home: Path | None) -> Paths:
-    """Where a new member's files will lie. TapestryError (exit 6) if there is one already."""
+def paths_of(home: Path | None) -> Paths:
+    """Where a member's files lie, in a folder that was named or not."""
     environ = dict(os.environ)
     if home is not None:
         environ["TAPESTRY_HOME"] = str(home)
-    paths = find_paths(environ)
+    return find_paths(environ)
+
+
+def new_paths(home: Path | None) -> Paths:
+    """Where a new member's files will lie. TapestryError (exit 6) if there is one already."""
+    paths = paths_of(home)
     for path in (paths.manifest, paths.member):
         if path.exists():
             raise TapestryError(

@@ -36,7 +36,7 @@ def retire(file: Path, *, to: list[str] = [], json: bool = False) -> None:  # no
     if to:
         from tapestry_p2p.daemon.give import give  # libp2p, a second
 
-        told = len(give(signed, tuple(map(_address, to))))
+        told = len(give(signed, tuple(address_of(text, "--to") for text in to)))
     else:
         request = {"do": "retire", "entry": signed.encode().hex()}
         told = ask(find_paths().control_socket, request)["told"]
@@ -47,12 +47,13 @@ def retire(file: Path, *, to: list[str] = [], json: bool = False) -> None:  # no
     )
 
 
-def _address(text: str) -> Address:
+def address_of(text: str, option: str) -> Address:
+    """The member's address that was given with an option. TapestryError (2) if it is none."""
     try:
         address = parse_address(text)
         public_key_of(address.peer_id)
     except ValueError as error:
         raise TapestryError(
-            f"--to {text[:120]!r} is no address of a member (/ip4/.../tcp/.../p2p/...)", USAGE
+            f"{option} {text[:120]!r} is no address of a member (/ip4/.../tcp/.../p2p/...)", USAGE
         ) from error
     return address

@@ -26,7 +26,7 @@ OK, NOTE, PROBLEM = "ok", "note", "problem"
 _DRAFT = ".new"
 _COPY = re.compile(r"[0-9a-f]{64}")
 _OURS = re.compile(
-    r"own\.[01]|known\.[01]|own\.log|own\.seq|format|lock|paused|audit-\d+\.jsonl|copies|past"
+    r"own\.[01]|known\.[01]|own\.log|own\.seq|format|lock|paused|left|audit-\d+\.jsonl|copies|past"
 )
 
 

@@ -84,6 +84,7 @@ class NodeOptions:
     hold: dict[str, int] = field(default_factory=dict)  # peer id -> deliver its frames n at a time
     upload: float = 0.0  # bytes/s at most; 0: no limit
     download: float = 0.0
+    leaving: bool = False  # started only to say goodbye
     tap: Path | None = None  # folder that gets a copy of every byte that crosses (tests)
 
 
@@ -202,6 +203,7 @@ class Node:
             recovered.known,
             at=trio.current_time(),
             mute=recovered.seq >= 0 or recovered.rolled_back,
+            leaving=self.options.leaving,
         )
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -426,6 +428,8 @@ class Node:
                 )
             case ef.Forked(author):
                 log.warning("%s signed two entries with one number: weight 0", peer_id_of(author))
+            case ef.Left(author):
+                log.info("%s said goodbye: no member until it speaks again", peer_id_of(author))
             case ef.ProfileDue():
                 self._nursery.start_soon(self._publish_profile)
 

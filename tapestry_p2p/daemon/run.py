@@ -25,7 +25,9 @@ from tapestry_p2p.daemon.attacker import Attacker
 from tapestry_p2p.daemon.beside import keep_page
 from tapestry_p2p.daemon.ceiling import Ceiling, resident_bytes, watch_memory
 from tapestry_p2p.daemon.config import Config, load_config, need_data, need_no_schedule
+from tapestry_p2p.daemon.departure import need_member
 from tapestry_p2p.daemon.ending import ENDING
+from tapestry_p2p.daemon.groups import run_unwrapped
 from tapestry_p2p.daemon.keyfile import load_key
 from tapestry_p2p.daemon.manifest import Manifest, load_manifest, task_file
 from tapestry_p2p.daemon.node import Node, NodeOptions
@@ -55,6 +57,7 @@ def run(paths: Paths, apart: bool = False) -> None:
     config = load_config(paths.member)
     need_no_schedule(config, manifest.training.schedule_steps)
     seed = load_key(paths.key, given=paths.credentials is not None)
+    need_member(paths.state / "store")
     paths.make()
     task = task_file(manifest, paths.config)
     if config.testing.attack:
@@ -68,32 +71,10 @@ def run(paths: Paths, apart: bool = False) -> None:
     store = Store(paths.state / "store", manifest.streams.ring)
     try:
         configure = trainer_configuration(manifest, config, paths, task, data)
-        _unwrapped(_main, manifest, config, paths, seed, store, configure, apart)
+        ENDING.loop()
+        run_unwrapped(_main, manifest, config, paths, seed, store, configure, apart)
     finally:
         store.close()
-
-
-def _unwrapped(main: Any, *args: Any) -> None:
-    """trio.run, with the TapestryError inside a group taken out of it."""
-    ENDING.loop()
-    try:
-        trio.run(main, *args)
-    except BaseExceptionGroup as group:
-        found = _first_error(group)
-        if found is None:
-            raise
-        raise found from group
-
-
-def _first_error(group: BaseExceptionGroup[BaseException]) -> TapestryError | None:
-    for error in group.exceptions:
-        if isinstance(error, TapestryError):
-            return error
-        if isinstance(error, BaseExceptionGroup):
-            found = _first_error(error)
-            if found is not None:
-                return found
-    return None
 
 
 def trainer_configuration(
@@ -108,7 +89,10 @@ def trainer_configuration(
     name = manifest.task.name
     if task is not None:
         name = f"{task}:{manifest.task.name.rpartition(':')[2]}"
+    gain = config.gain
+    beside = {"share": gain.share, "alone": gain.alone, "sovereign": gain.sovereign}
     return {
+        **({"gain": beside} if gain.share else {}),
         "task": name,
         "options": dict(manifest.task.options),
         "data": [str(path) for path in data],

@@ -1,12 +1,13 @@
 """What a node says of itself over the control socket: plain facts, no data, no secrets.
 
-Reads the node; changes nothing but on ``go``, ``stop``, ``retire``. Names that peers chose are
-passed on as they are bounded in their profiles; whoever prints them escapes them.
+Reads the node; changes nothing but on ``go``, ``stop``, ``leave``, ``retire``. Names that
+peers chose are passed on as they are bounded in their profiles; whoever prints them escapes them.
 """
 
 import contextlib
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 import trio
@@ -17,6 +18,7 @@ from tapestry_p2p.daemon.ask import is_well
 from tapestry_p2p.daemon.attest import attest, lineage
 from tapestry_p2p.daemon.copies import copy_root
 from tapestry_p2p.daemon.invite import Invite
+from tapestry_p2p.daemon.leaving import leave
 from tapestry_p2p.daemon.metrics import Metrics
 from tapestry_p2p.daemon.node import Node
 from tapestry_p2p.daemon.promise import present
@@ -59,6 +61,8 @@ class Control:
     async def answer(self, request: dict[str, Any]) -> dict[str, Any]:
         """One request's answer. TapestryError (2) for an unknown verb."""
         asked = str(request.get("do"))
+        if asked == "leave":
+            return await self._leave()
         if asked == "retire":
             return await self._retire(request)
         if asked == "attest":
@@ -68,9 +72,17 @@ class Control:
             return await self._node.roll_back(back if type(back) is int else 0)
         verb = self._verbs.get(asked)
         if verb is None:
-            known = ", ".join(sorted([*self._verbs, "attest", "retire", "rollback"]))
+            known = ", ".join(sorted([*self._verbs, "attest", "leave", "retire", "rollback"]))
             raise TapestryError(f"do must be one of {known}", USAGE)
         return verb()
+
+    async def _leave(self) -> dict[str, Any]:
+        """Say goodbye, then end; the member does not run again until it joins."""
+        node = self._node
+        known = len(node.protocol.members().keys() - {node.key})
+        found = await leave(node)
+        node.stop()
+        return {"id": peer_id_of(node.key), "known": known, **asdict(found)}
 
     async def _retire(self, request: dict[str, Any]) -> dict[str, Any]:
         """Take in the signed end of a key, and show it to everybody who is connected."""

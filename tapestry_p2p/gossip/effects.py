@@ -127,6 +127,14 @@ class Forked:
 
 
 @fact
+class Left:
+    """The author said goodbye: no member any more, until a later entry of it comes."""
+
+    author: bytes
+    signed_header: SignedHeader
+
+
+@fact
 class ProfileDue:
     """Our profile is old: publish it again, or others will forget us."""
 
@@ -144,5 +152,6 @@ Effect = (
     | OwnHead
     | CloneSeen
     | Forked
+    | Left
     | ProfileDue
 )

@@ -31,6 +31,7 @@ from tapestry_p2p.gossip.messages import (
     heads_frames,
     members_frames,
 )
+from tapestry_p2p.gossip.own import LEFT
 from tapestry_p2p.gossip.state import State
 from tapestry_p2p.gossip.streams import Stream
 from tapestry_p2p.gossip.verdict import Judgement, accept, ignore
@@ -64,10 +65,20 @@ class Exchange:
                 state.drop(link.peer, "no_hello")
             elif state.now - link.hello_at >= state.settings.hello_retry_s:
                 self.say_hello(link, ask=True)
+        elif self._wants_receipt(link):
+            self.say_hello(link, ask=True)
         elif state.now >= link.digest_at:
             rows = self._rows()
             state.links.next_digest(link, state.now, len(rows))
             state.emit(Send(link.peer, SYNC, encode_sync(Digest(rows))))
+
+    def _wants_receipt(self, link: Link) -> bool:
+        """Whether to ask a peer, by a hello, if it holds our goodbye: no digest comes so soon."""
+        state = self._state
+        own = state.own
+        if own.stopped != LEFT or link.holds(state.public_key, own.head_seq):
+            return False
+        return state.now - link.hello_at >= state.settings.hello_retry_s
 
     def announce(self, signed: SignedHeader, profile: bytes) -> None:
         """Tell every peer of our new entry, with its payload if it is a profile."""

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from tapestry_p2p.gossip import events as ev
 from tapestry_p2p.gossip.canonical import Malformed
-from tapestry_p2p.gossip.effects import CloneSeen, Forked, OwnHead, Persist
+from tapestry_p2p.gossip.effects import CloneSeen, Forked, Left, OwnHead, Persist
 from tapestry_p2p.gossip.exchange import Exchange
 from tapestry_p2p.gossip.fork import conflict, fork_proof
 from tapestry_p2p.gossip.header import PROFILE, RETIRE, SEQ_MAX, SignedHeader
@@ -227,9 +227,11 @@ class Inbox:
         if stream.newest_seq > before:
             stream.fresh_at, stream.heard_round = state.now, state.round
         self._roster.note_arrival(stream, signed.header.seq)
-        if stream.has_left:
+        if stream.has_left and stream.newest_seq > before:
             state.membership.forget(stream.author, stream.newest_seq)
             self._roster.let_go(stream.author, "left")
+            state.emit(Left(stream.author, signed))
+            return accept("leave")
         return accept(reason)
 
     def _fork(self, stream: Stream, held: SignedHeader, signed: SignedHeader) -> None:

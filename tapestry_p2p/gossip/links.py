@@ -53,6 +53,10 @@ class Link:
         """Whether its row, though idle, still serves: it is being dialled, or kept out."""
         return self.dialling_since is not None or self.is_barred(at)
 
+    def holds(self, author: bytes, seq: int) -> bool:
+        """Whether the peer says that it holds the author's header at ``seq``, or a higher one."""
+        return self.heads.get(author, -1) >= seq
+
     def claim(self, rows: Iterable[Row], authors_max: int) -> None:
         """Remember what the peer says it holds."""
         kept = list(rows)[:authors_max]

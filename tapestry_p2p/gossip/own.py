@@ -2,7 +2,8 @@
 
 Knows no peers. TRANSITIONS is the whole life of a member's voice: whoever meets a head of its own
 that it does not hold is mute until the shell has asked around, must then ``resume``, and stops
-where another live node signs with the same key. So must whoever started anew and did not hear from
+where another live node signs with the same key. A ``leave`` is the last entry of a process; who
+comes back says so by a ``resume``. So must whoever started anew and did not hear from
 everybody: its disk may be a restored backup, and a new incarnation contradicts no old entry.
 """
 
@@ -21,6 +22,7 @@ from tapestry_p2p.gossip.header import (
     ADOPT,
     FIRST,
     INCARNATION_BYTES,
+    LEAVE,
     NO_HASH,
     PROFILE,
     RESUME,
@@ -39,6 +41,7 @@ from tapestry_p2p.gossip.validity import breach
 
 LIFE_MAX = 4096  # hashes of entries signed in this life, to recognise a clone that builds on them
 PROOFS_MAX = 16
+LEFT = "left"  # why we are stopped, once we said goodbye
 
 
 class ProtocolError(RuntimeError):
@@ -70,7 +73,7 @@ class Cue(Enum):
     UNMUTED = "unmuted"  # the shell has asked around, and everybody answered
     DOUBTED = "doubted"  # it has, and somebody did not: our newest entries may be theirs alone
     RESUMED = "resumed"  # a resume was signed that leaves nothing uncited
-    REFUTED = "refuted"  # a live clone, or our retirement
+    REFUTED = "refuted"  # a live clone, our retirement, or our own goodbye
 
 
 TRANSITIONS: dict[tuple[Voice, Cue], Voice] = {
@@ -217,8 +220,10 @@ class OwnStream:
 
     @property
     def must_resume(self) -> bool:
-        """Whether the next entry must be a resume."""
-        return self.voice is Voice.RESUMING and self.highest is not None
+        """Whether the next entry must be a resume: also where the last one said goodbye."""
+        if self.highest is None or self.voice is Voice.STOPPED:
+            return False
+        return self.voice is Voice.RESUMING or self.highest.header.kind == LEAVE
 
     def _check_sound(self, header: Header, payload: bytes) -> None:
         reason = breach(header, self._settings)
@@ -244,6 +249,13 @@ class OwnStream:
         self.kept[header.seq] = signed
         self._life.append(header.hash)
         trim(self.kept, self.head_seq, self._settings)
+        if header.kind == LEAVE:
+            self._stop(LEFT)
+
+    def stay_away(self) -> None:
+        """Started anew only to tell the goodbye that we signed: nothing is signed after it."""
+        if self.head is not None and self.head.header.kind == LEAVE and self.seen is None:
+            self._stop(LEFT)
 
     # -- heads of ours that others show
 

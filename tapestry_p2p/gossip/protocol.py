@@ -57,11 +57,13 @@ class Protocol:
         *,
         at: float = 0.0,
         mute: bool = False,
+        leaving: bool = False,
         verify: Verify = identity.verify,
         parse: Parse = decode_sync,
     ) -> None:
         """``mute``: publish nothing before Unmute; a restarted node asks its neighbours first.
 
+        ``leaving``: started only to say goodbye, or to tell the one that was signed before.
         ``parse`` reads a sync frame; a simulator hands in one that remembers what it read.
         """
         self.settings = settings
@@ -93,6 +95,8 @@ class Protocol:
             ev.Tick: self._on_tick,
         }
         self._restore(known or Known())
+        if leaving:
+            own.stay_away()
 
     def step(self, event: ev.Event) -> list[Effect]:
         """Take in one event; the effects to perform, in order.
@@ -285,8 +289,14 @@ class Protocol:
 
     @property
     def stopped(self) -> str:
-        """``clone`` or ``retired`` if this key must not publish again; else empty."""
+        """``clone``, ``retired`` or ``left`` if this process must not publish again; else empty."""
         return self._state.own.stopped
+
+    def told(self) -> tuple[bytes, ...]:
+        """Connected peers that say they hold our newest entry."""
+        own = self._state.own
+        links = self._state.links.greeted()
+        return tuple(link.peer for link in links if link.holds(self.public_key, own.head_seq))
 
     @property
     def own_highest(self) -> SignedHeader | None:

@@ -36,6 +36,7 @@ from tapestry_p2p.sim.stage import Person, Stage
 from tapestry_p2p.sim.vault import Point
 
 ASK_S, ASK_DEADLINE_S = 2.0, 10.0  # how often a restarted member looks for news of itself; how long
+TELL_S, POLL_S = 6.0, 0.1  # how long a goodbye is told; between two looks at who holds it
 SAVE_EVERY = 5  # entries applied to a copy between two writes of it
 SYNC_TICKS = 20  # between two syncs: 5 s
 Order = ef.Fetch | ef.FetchKeyframe
@@ -113,6 +114,7 @@ class Member:
             ef.OwnHead: self._shown_own_head,
             ef.CloneSeen: self._clone_seen,
             ef.Forked: self._forked,
+            ef.Left: self._left,
             ef.ProfileDue: lambda _: self.later(0.0, self.publish_profile),
         }
 
@@ -172,13 +174,29 @@ class Member:
             self._die()
 
     def leave(self) -> None:
-        """Say goodbye and end."""
+        """Say goodbye and end at once: who hears it is luck."""
         if self.may_publish(LEAVE):
             self.publish(ev.Publish(LEAVE, self.stage.world.now))
             self.note("left")
         if self.is_up():
             self.disk.sync()
             self._die()
+
+    def say_goodbye(self) -> None:
+        """Sign it, and end when everybody here holds it, or after a while; as the daemon does."""
+        if self.may_publish(LEAVE):
+            self.publish(ev.Publish(LEAVE, self.stage.world.now))
+            self.note("left")
+            self.later(POLL_S, self._end_when_told, self.stage.world.now + TELL_S)
+
+    def _end_when_told(self, deadline: float) -> None:
+        assert self.protocol is not None
+        waiting = set(self.protocol.greeted()) - set(self.protocol.told())
+        if waiting and self.stage.world.now < deadline:
+            self.later(POLL_S, self._end_when_told, deadline)
+            return
+        self.disk.sync()
+        self._die()
 
     def _die(self) -> None:
         self.protocol, self.crash_in = None, None
@@ -276,6 +294,9 @@ class Member:
 
     def _forked(self, effect: ef.Forked) -> None:
         self.note("fork_proof", self.stage.names[effect.author])
+
+    def _left(self, effect: ef.Left) -> None:
+        self.note("goodbye", self.stage.names[effect.author])
 
     # -- fetching
 

@@ -134,7 +134,7 @@ class Bench:
     """One production Protocol under test, with a counting verifier and a clock set by hand."""
 
     def __init__(self, n: int = 0, known: Known | None = None, **changes: Any) -> None:
-        mute = changes.pop("mute", False)
+        mute, leaving = changes.pop("mute", False), changes.pop("leaving", False)
         self.identity = key(n)
         self.key = self.identity.public_key
         self.verifies = 0
@@ -142,7 +142,7 @@ class Bench:
         self.settings = make_settings(**changes)
         self.protocol = Protocol(
             self.settings, self.key, self.identity.sign, Random(n), known,
-            at=self.now, mute=mute, verify=self._verify,
+            at=self.now, mute=mute, leaving=leaving, verify=self._verify,
         )  # fmt: skip
 
     def _verify(self, public_key: bytes, signature: bytes, message: bytes) -> bool:

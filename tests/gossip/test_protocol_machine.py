@@ -170,10 +170,13 @@ class Machine(RuleBasedStateMachine):
         signed = decode_signed(data)
         header = signed.header
         assert header.hash not in self.signed[node.key]
+        back = bool(node.own) and node.own[-1].header.kind == "leave"
         if header.kind == "resume":
-            assert node.lost_entries or node.in_doubt, "a plain crash needs no resume"
+            needed = node.lost_entries or node.in_doubt or back
+            assert needed, "a plain crash needs no resume"
             node.next_entry, node.in_doubt = b"", False
         elif node.own:
+            assert not back, "who left comes back by a resume"
             last = node.own[-1].header
             assert (header.seq, header.prev) == (last.seq + 1, last.hash)
             assert header.incarnation == last.incarnation
