@@ -100,6 +100,7 @@ class Rounds:
         self._saved_at = self._save_took = 0.0
         self.uplink_s: Callable[[int], float] = lambda size: 0.0  # to give an entry to all peers
         self.kept_back = 0  # rounds that the next difference held as well
+        self._untold_tokens = 0  # trained on since our last entry
         self._room_at = 0.0  # when the upload has room for another entry
         self._rounding = trio.Lock()
         self.speaking = trio.Lock()
@@ -278,12 +279,14 @@ class Rounds:
             await self._may_speak()
             if trained.life != trainer.life:
                 return  # its next life trains this round again
+        self._untold_tokens += record["tokens"]
         if self.voice.is_silent() or not (last or trio.current_time() >= self._room_at):
             loom.x = loom.latest = y  # kept back: the next difference holds it all
             self.kept_back += 1
             await trainer.correct(record["seq"], self._copies.space.zeros(len(y)), trained.life)
         else:
-            await self._publish_round(loom, y, round_, record["tokens"])
+            await self._publish_round(loom, y, round_, self._untold_tokens)
+            self._untold_tokens = 0
             self._room_at = trio.current_time() + self.uplink_s(len(self.payload))
             correction = await self._mix(loom, functools.partial(loom.mix, y))
             if await trainer.correct(record["seq"], correction, trained.life):

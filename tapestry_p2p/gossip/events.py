@@ -81,7 +81,8 @@ class Publish:
     """Sign and announce our next entry. Raises ProtocolError while mute: that is our own bug.
 
     ``payload`` holds the bytes of a profile or an adoption; ``chunks`` and ``payload_bytes``
-    describe the payload of a difference, which the shell has already made durable.
+    describe the payload of a difference, which the shell has already made durable. ``tokens``:
+    trained on since our last entry; the header states them all.
     """
 
     kind: str

@@ -15,7 +15,7 @@ from enum import Enum
 from random import Random
 
 from tapestry_p2p.gossip.adoption import decode_adoption
-from tapestry_p2p.gossip.canonical import Malformed
+from tapestry_p2p.gossip.canonical import INTEGER_MAX, Malformed
 from tapestry_p2p.gossip.events import Publish
 from tapestry_p2p.gossip.fork import ForkProof, conflict, fork_proof
 from tapestry_p2p.gossip.header import (
@@ -202,7 +202,7 @@ class OwnStream:
             payload_bytes=size,
             root=event.root,
             round=event.round,
-            tokens=event.tokens,
+            tokens=min(INTEGER_MAX, event.tokens + (last.header.tokens if last else 0)),
             cites=cites,
         )
         self._check_sound(header, event.payload)

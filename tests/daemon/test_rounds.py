@@ -117,6 +117,9 @@ async def test_rounds_for_which_the_upload_has_no_room_are_held_by_the_next_one(
         await rounds._one_round(cast(Trainer, told), trained(3, LAST))
         assert (rounds.round, rounds.kept_back, node.entries_published) == (LAST, 1, entries + 1)
         assert rounds.finished.is_set()  # the last one holds it all, whatever it costs
+        head = node.protocol.head(node.key)
+        assert head is not None
+        assert head.header.tokens == 3  # one a round, those of the one kept back too
         node.stop()
 
 

@@ -67,6 +67,20 @@ def test_entries_are_numbered_linked_and_signed() -> None:
         assert kept[seq].header.prev == kept[seq - 1].header.hash
 
 
+def test_an_entry_states_all_the_tokens_so_far_also_after_a_restart() -> None:
+    author = Author(0)
+    author.grow(3)
+    author.difference(tokens=500)
+    bench = _restored(author, 4)
+    for n, tokens in enumerate((70, 0, 7)):
+        _publish(
+            bench, "difference", codec="2bit", chunks=(bytes([n]) * 32,), payload_bytes=PAYLOAD,
+            root=root_of(n), round=n, tokens=tokens,
+        )  # fmt: skip
+    kept = bench.protocol.own_headers()
+    assert [kept[seq].header.tokens for seq in (4, 5, 6)] == [570, 570, 577]
+
+
 def test_a_profile_carries_its_payload_to_everybody() -> None:
     bench = Bench()
     bench.connect(PEER)
