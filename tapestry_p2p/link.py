@@ -220,6 +220,7 @@ FROM_TRAINER: Mapping[str, Schema] = {
         "step": _counter,
         "best_step": _counter,
         "ended": _flag,
+        "apart": _measure,
         "figures": _figures,
     },
     "failed": {"code": _one_of(FAILURE_CODES)},

@@ -12,19 +12,19 @@ from typing import Any
 
 from tapestry_p2p.cli import folder as f
 from tapestry_p2p.cli.card import model_card
-from tapestry_p2p.cli.model import ask_trainer, left_model
+from tapestry_p2p.cli.model import RUNNING, ask_trainer, left_model
 from tapestry_p2p.cli.output import show
 from tapestry_p2p.daemon.ask import ask
 from tapestry_p2p.daemon.manifest import Manifest, dump_manifest, load_manifest, task_file
 from tapestry_p2p.daemon.paths import find_paths
 from tapestry_p2p.daemon.published import Published, published
-from tapestry_p2p.errors import FAILURE, OK, TapestryError
+from tapestry_p2p.errors import FAILURE, OK, USAGE, TapestryError
 
 TIMEOUT_S = 600.0
 SHOWN = ("bits_per_byte", "bits_per_char", "accuracy", "loss")
 
 
-def export(folder: Path, *, copy: bool = False, json: bool = False) -> int:
+def export(folder: Path, *, copy: bool = False, model: str = "shared", json: bool = False) -> int:
     """Write the running member's model, with what is needed to use it and to check its lineage.
 
     Example: tapestry export my-model && tapestry verify my-model
@@ -36,27 +36,31 @@ def export(folder: Path, *, copy: bool = False, json: bool = False) -> int:
     copy
         Export the public copy, bit for bit what peers hold of this member, in place of the model
         that `generate` shows: a little worse, and proven by its root.
+    model
+        shared, or sovereign: the member's own one, trained further on its data.
     json
         Print it as JSON.
     """
+    if model not in RUNNING or (copy and model != RUNNING[0]):
+        raise TapestryError("--model is shared or sovereign, and --copy goes with shared", USAGE)
     target = folder.absolute()
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise TapestryError(f"{folder} is not an empty folder; name another", FAILURE)
     taken = left_model()
     if taken:
         return _copied(Path(taken), target, json)
-    result = {"path": str(target), **write(target, copy)}
+    result = {"path": str(target), **write(target, copy, model)}
     show(result, as_json=json, lines=_lines(folder, result))
     return OK
 
 
-def write(target: Path, copy: bool) -> dict[str, Any]:
+def write(target: Path, copy: bool, model: str = "shared") -> dict[str, Any]:
     """Export the running member's model into a folder, whole or not at all; what is said of it."""
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         draft = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
         try:
-            facts = _fill(draft, copy)
+            facts = _fill(draft, copy, model)
             draft.chmod(0o755)
             if target.exists():
                 target.rmdir()
@@ -80,14 +84,14 @@ def _copied(taken: Path, target: Path, json: bool) -> int:
     return OK
 
 
-def _fill(draft: Path, copy: bool) -> dict[str, Any]:
+def _fill(draft: Path, copy: bool, model: str) -> dict[str, Any]:
     """Ask everybody, write all files; what is said of them."""
     paths = find_paths()
     manifest = load_manifest(paths.manifest)
     status = ask(paths.control_socket, {"do": "status"})
     told = ask(paths.control_socket, {"do": "lineage"})
     own = published(paths.state / "store", manifest.limits.norm_max)
-    request: dict[str, Any] = {"do": "export", "path": str(draft)}
+    request: dict[str, Any] = {"do": "export", "path": str(draft), "model": model}
     if copy:
         numbers = draft / "vector"
         numbers.write_bytes(own.vector.astype("<f4").tobytes())

@@ -108,7 +108,35 @@ def _status_lines(found: dict[str, Any]) -> list[str]:
             f"trainer    loss {trainer['loss']:.3g}, {trainer['steps']} steps,"
             f" {trainer['restarts']} restarts{bad}{last}",
         )
+        lines[4:4] = gain_lines(found)
     return lines
+
+
+def gain_lines(found: dict[str, Any]) -> list[str]:
+    """What the member gains, and the languages that fare worst, in words."""
+    gain, lines = found["gain"], []
+    named = {"together": "the shared model", "sovereign": "your sovereign one"}
+    if gain["unit"]:
+        told = [_gain_words(words, gain, name) for name, words in named.items() if gain[name]]
+        alone = gain["alone"]
+        beside = (
+            f"; a twin alone {alone['value']:.3g} after {alone['steps']} steps" if alone else ""
+        )
+        lines.append(f"gain       {gain['unit']} on held-out data: {', '.join(told)}{beside}")
+    worst = [row for row in found["languages"] if row["together"] is not None][:3]
+    if worst:
+        rows = [f"{row['language']} {row['together']:.3g} of {row['members']}" for row in worst]
+        lines.append(f"languages  by members' claims, worst first: {', '.join(rows)}")
+    return lines
+
+
+def _gain_words(words: str, gain: dict[str, Any], name: str) -> str:
+    share = gain[f"gain_{name}"]
+    told = f"{words} {gain[name]['value']:.3g}"
+    if share is None:
+        return told
+    than = f"{100 * abs(share):.1f} % {'better' if share >= 0 else 'worse'} than alone"
+    return f"{told} ({than} after as many steps)"
 
 
 def peers(*, json: bool = False) -> int:

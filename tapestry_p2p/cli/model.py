@@ -32,6 +32,7 @@ from tapestry_p2p.errors import (
 
 GENERATE_TIMEOUT_S = 120.0
 OFFLINE_TIMEOUT_S = 3600.0
+RUNNING = ("shared", "sovereign")  # models of the running member
 LEFT = "left-{}"  # the model of a member that left, by its network's first eight digits
 
 
@@ -61,7 +62,8 @@ def generate(
     seed
         Another seed, another text.
     model
-        An exported folder, or the name of an imported one; without it the running member's model.
+        shared (the running member's, as without this option), sovereign (its own one, trained
+        further on its data), an exported folder, or the name of an imported one.
     int8
         Use the folder's eight-bit model: its weights take a quarter of the memory.
     trust_code
@@ -78,11 +80,11 @@ def generate(
         "seed": seed,
     }
     model = model or left_model()
-    if model:
+    if model and model not in RUNNING:
         found = offline(model, request, int8=int8, trust_code=trust_code)
     else:
         _need_model(int8, trust_code)
-        found = ask_trainer(request)
+        found = ask_trainer({**request, "model": model or RUNNING[0]})
     show(found, as_json=json, lines=(prompt + found["text"]).splitlines() or [""])
     return OK
 
@@ -102,7 +104,8 @@ def evaluate(
     Parameters
     ----------
     model
-        An exported folder, or the name of an imported one; without it the running member's model.
+        shared (the running member's, as without this option), sovereign (its own one, trained
+        further on its data), an exported folder, or the name of an imported one.
     data
         Files to judge a folder's model on: the part of them that the network holds out.
     int8
@@ -113,12 +116,12 @@ def evaluate(
         Print it as JSON.
     """
     model = model or left_model()
-    if model:
+    if model and model not in RUNNING:
         request = {"do": "evaluate", "data": [str(path.absolute()) for path in data]}
         found = offline(model, request, int8=int8, trust_code=trust_code)
     else:
         _need_model(int8, trust_code, *data)
-        found = ask_trainer({"do": "evaluate"})
+        found = ask_trainer({"do": "evaluate", "model": model or RUNNING[0]})
     lines = [
         f"{metric}: {next(iter(scores.values())):.3f}" for metric, scores in found.items() if scores
     ]

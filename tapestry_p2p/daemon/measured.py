@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from tapestry_p2p.gossip.profile import UNITS as CLAIMED
+from tapestry_p2p.gossip.profile import VALUE_MAX, Results
 from tapestry_p2p.link import TRACKS
 
 UNITS = ("bits_per_byte", "bits_per_char", "accuracy", "loss")  # the first that there is, is shown
@@ -33,10 +35,11 @@ class Measured:
 
     curves: dict[str, list[Point]] = field(default_factory=lambda: {name: [] for name in TRACKS})
     ended: dict[str, bool] = field(default_factory=dict)
+    apart: float = 0.0  # of the sovereign model from the shared one, relative to that one's norm
 
     def clear(self) -> None:
         """Another life begins."""
-        self.curves, self.ended = {name: [] for name in TRACKS}, {}
+        self.curves, self.ended, self.apart = {name: [] for name in TRACKS}, {}, 0.0
 
     def note(self, record: Mapping[str, Any]) -> None:
         """Take in one ``judged`` record."""
@@ -48,6 +51,7 @@ class Measured:
         if len(curve) > POINTS_MAX:
             del curve[:-1:2]
         self.ended[record["track"]] = record["ended"]
+        self.apart = record["apart"] or self.apart
 
     @property
     def unit(self) -> str:
@@ -55,10 +59,19 @@ class Measured:
         known = [point.figures for curve in self.curves.values() for point in curve[-1:]]
         return next((unit for unit in UNITS if any(unit in figures for figures in known)), "")
 
-    def newest(self, unit: str) -> dict[str, float]:
-        """The newest figure of each curve that has one."""
-        found = {name: curve[-1].figures.get(unit) for name, curve in self.curves.items() if curve}
-        return {name: value for name, value in found.items() if value is not None}
+    def results(self) -> Results | None:
+        """What other members may be told; None before the shared model was judged."""
+        newest = {name: curve[-1] for name, curve in self.curves.items() if curve}
+        shared = newest.get("together")
+        unit = next((u for u in CLAIMED if shared and u in shared.figures), "")
+        if shared is None or not unit:
+            return None
+        values = {
+            name: min(VALUE_MAX, max(1, round(1000 * point.figures[unit])))
+            for name, point in newest.items()
+            if unit in point.figures
+        }
+        return Results(unit=unit, step=shared.step, **values)
 
     def series(self) -> dict[str, list[list[float]]]:
         """[step, figure] of each curve, oldest first."""
@@ -75,6 +88,7 @@ class Measured:
             "unit": unit,
             **{name: self._arm(name, unit) for name in TRACKS},
             **self._gains(unit),
+            "sovereign_distance": self.apart,
         }
 
     def _arm(self, name: str, unit: str) -> dict[str, Any] | None:

@@ -22,6 +22,7 @@ from prometheus_client.registry import Collector
 from tapestry_p2p import __version__
 from tapestry_p2p.daemon.ceiling import resident_bytes
 from tapestry_p2p.daemon.logs import COUNTS
+from tapestry_p2p.daemon.measured import Measured
 from tapestry_p2p.daemon.node import Node
 from tapestry_p2p.daemon.pauses import REASONS
 from tapestry_p2p.daemon.trainer import TrainerState
@@ -69,6 +70,19 @@ def _verdicts(node: Node) -> dict[tuple[str, ...], float]:
     }
 
 
+def _measured(node: Node) -> Measured:
+    return node.trainer.measured if node.trainer is not None else Measured()
+
+
+def _held_out(node: Node) -> dict[tuple[str, ...], float]:
+    return {
+        (model, unit): value
+        for model, curve in _measured(node).curves.items()
+        if curve
+        for unit, value in curve[-1].figures.items()
+    }
+
+
 def _clipped(node: Node) -> float:
     return float(sum(row["coefficient"] < 1 for row in node.rounds.mixed["authors"]))
 
@@ -110,6 +124,13 @@ METRICS = (
     Metric("tapestry_paused", GAUGE, "1 while there is this reason not to train.",
            lambda n: {reason: float(reason in n.pauses.reasons) for reason in REASONS},
            ("reason",)),
+    Metric("tapestry_held_out", GAUGE,
+           "What the best checkpoint so far is worth on data held out here, by model (alone: a"
+           " twin that hears of nobody) and by unit.",
+           _held_out, ("model", "unit")),
+    Metric("tapestry_held_out_steps", GAUGE,
+           "Own inner steps of the newest judgement of each model.",
+           lambda n: {k: c[-1].step for k, c in _measured(n).curves.items() if c}, ("model",)),
     # mixing and members
     Metric("tapestry_peers", GAUGE, "Members that we are connected to.",
            lambda n: len(n.transport.connections)),

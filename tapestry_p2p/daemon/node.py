@@ -72,6 +72,7 @@ class NodeOptions:
 
     name: str = ""
     languages: tuple[str, ...] = ()
+    tell_results: bool = True  # in the profile
     listen: tuple[Address, ...] = ()
     announce: tuple[Address, ...] = ()
     bootstrap: tuple[Address, ...] = ()
@@ -563,14 +564,14 @@ class Node:
         if self.voice.is_silent() or self.copies.own is None:
             return
         addresses = tuple(map(str, self.announced()))
-        profile = Profile(self.options.name, self.options.languages, addresses)
+        results = self.trainer.results if self.trainer and self.options.tell_results else None
+        profile = Profile(self.options.name, self.options.languages, addresses, results)
         async with self.rounds.speaking:
             root, now = self.copies.own.root, trio.current_time()
             with contextlib.suppress(SilencedError):
                 told = encode_profile(profile)
-                round_ = self.rounds.round
                 await self.voice.publish(
-                    ev.Publish(PROFILE, now, root=root, round=round_, payload=told)
+                    ev.Publish(PROFILE, now, root=root, round=self.rounds.round, payload=told)
                 )
 
     @property

@@ -13,12 +13,14 @@ from typing import Any
 import trio
 
 from tapestry_p2p import __version__
+from tapestry_p2p.daemon import claims
 from tapestry_p2p.daemon.address import Address, parse_address
 from tapestry_p2p.daemon.ask import is_well
 from tapestry_p2p.daemon.attest import attest, lineage
 from tapestry_p2p.daemon.copies import copy_root
 from tapestry_p2p.daemon.invite import Invite
 from tapestry_p2p.daemon.leaving import leave
+from tapestry_p2p.daemon.measured import Measured
 from tapestry_p2p.daemon.metrics import Metrics
 from tapestry_p2p.daemon.node import Node
 from tapestry_p2p.daemon.promise import present
@@ -27,6 +29,7 @@ from tapestry_p2p.daemon.retirement import checked, need_network
 from tapestry_p2p.errors import REFUSED, USAGE, TapestryError
 from tapestry_p2p.gossip import events as ev
 from tapestry_p2p.gossip.identity import peer_id_of
+from tapestry_p2p.gossip.profile import Profile
 from tapestry_p2p.mix.topology import enough_live
 
 
@@ -49,6 +52,7 @@ class Control:
             "status": self._status,
             "metrics": self._metrics,
             "peers": self._peers,
+            "curves": self._curves,
             "copies": self._copies,
             "invite": self._invite,
             "lineage": lambda: lineage(self._node),
@@ -160,6 +164,7 @@ class Control:
             "certificate_why": promised.why,
             "overfull_chance": promised.chance,
             "trainer": state,
+            **self._gain(),
             "trainer_isolated": state.get("isolated", False),
             "isolation": state.get("isolation", "no trainer"),
             "mixed": node.rounds.mixed,
@@ -167,6 +172,21 @@ class Control:
             "verdicts": {k: v for k, v in statistics.items() if k != "tables"},
             "tables": statistics["tables"],
             **self._spent(),
+        }
+
+    def _gain(self) -> dict[str, Any]:
+        """What the member gains by its own measure, and what others claim of their models."""
+        node = self._node
+        measured = node.trainer.measured if node.trainer is not None else Measured()
+        own = (node.key, Profile(node.options.name, node.options.languages, (), measured.results()))
+        members = {k: p for k, p in node.protocol.members().items() if k != node.key}
+
+        def counts(key: bytes) -> bool:
+            return not node.protocol.probation(key) and not node.protocol.weight_zero(key)
+
+        return {
+            "gain": {**measured.status(), "diversity": claims.diversity(own, members, counts)},
+            "languages": claims.table(own, members, counts),
         }
 
     def _spent(self) -> dict[str, Any]:
@@ -267,6 +287,12 @@ class Control:
                 }
             )
         return {"peers": rows}
+
+    def _curves(self) -> dict[str, Any]:
+        """[own inner steps, figure on held-out data] of each model, for a picture."""
+        trainer = self._node.trainer
+        measured = trainer.measured if trainer is not None else Measured()
+        return {"unit": measured.unit, "curves": measured.series()}
 
     def _copies(self) -> dict[str, Any]:
         """Where every copy stands, with roots computed from memory now."""

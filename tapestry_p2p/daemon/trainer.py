@@ -29,6 +29,7 @@ from tapestry_p2p.daemon.measured import Measured
 from tapestry_p2p.daemon.tap import LINK_RECEIVED, LINK_SENT, Tap
 from tapestry_p2p.daemon.tempo import LOOK_S, Silence
 from tapestry_p2p.errors import BAD_CONFIG, TapestryError
+from tapestry_p2p.gossip.profile import Results
 from tapestry_p2p.mix.codec import Vector
 from tapestry_p2p.mix.space import MEMORY, Space
 
@@ -137,6 +138,11 @@ class Trainer:
         """Every vector that a trainer hands over, whichever process it came from."""
         async for trained in self._receive:
             yield trained
+
+    @property
+    def results(self) -> Results | None:
+        """What was measured of our models so far, as other members may be told it."""
+        return self.measured.results()
 
     async def start(self, vector: Vector, round_: int, step: int) -> None:
         """Hand over the vector float32[d] to begin from."""

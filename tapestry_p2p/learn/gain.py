@@ -125,6 +125,7 @@ class Gain:
         self._with = {ALONE: spec["alone"], SOVEREIGN: spec["sovereign"]}
         self.tracks = {name: Track() for name in TRACKS}
         self.best = Checkpoint(program.whole_genesis)  # of the sovereign model
+        self.apart = 0.0  # of the sovereign model from the shared one, when it was judged last
         self._beside: dict[str, Beside] = {}
         self._every = 0  # steps between two judgements, found with the first
         self._step_s = 0.0
@@ -233,6 +234,7 @@ class Gain:
         self._trip_due = step + self._every
         if over or self._given_up(self._trip):
             del self._beside[SOVEREIGN]
+        self.apart = self.distance(self._program.layout.whole(shown()))
         return self._told(SOVEREIGN, max(place.step, step))
 
     def _begin_trip(self, place: Place, vector: Vector) -> None:
@@ -289,14 +291,22 @@ class Gain:
     def _told(self, name: str, step: int) -> dict[str, Any]:
         track = self.tracks[name]
         track.note(step, self._every or EVERY_STEPS)
-        return record(name, track, -1)
+        return self._record(name, -1)
+
+    def _record(self, name: str, index: int) -> dict[str, Any]:
+        """The link's ``judged`` record of one point of a curve."""
+        track = self.tracks[name]
+        step, best_step, figures = track.points[index]
+        told = {"t": "judged", "track": name, "step": step, "best_step": best_step}
+        apart = self.apart if name == SOVEREIGN else 0.0
+        return {**told, "ended": track.ended, "apart": apart, "figures": dict(figures)}
 
     def begin(self, step: int) -> list[dict[str, Any]]:
         """Training begins at ``step``; every point of every curve until there, to be told."""
         for name in (TOGETHER, SOVEREIGN):
             self.tracks[name].back_to(step)
         return [
-            record(name, track, index)
+            self._record(name, index)
             for name, track in self.tracks.items()
             for index in range(len(track.points))
         ]
@@ -334,7 +344,7 @@ class Gain:
         """Save everything. OSError."""
         counters: dict[str, Any] = {name: track.pack() for name, track in self.tracks.items()}
         counters["best"] = [self.best.score, self.best.step]
-        counters["every"] = self._every
+        counters["every"], counters["apart"] = self._every, self.apart
         counters["trip"] = [self._trip, self._trip_due] if SOVEREIGN in self._beside else []
         counters["places"] = {
             name: [b.place.step, b.place.cursor, b.average.seen if b.average else 0]
@@ -355,7 +365,7 @@ class Gain:
 
     def _restore(self, tree: Any, counters: dict[str, Any]) -> None:
         self.tracks = {name: Track.unpack(counters[name]) for name in TRACKS}
-        self._every = counters["every"]
+        self._every, self.apart = counters["every"], counters["apart"]
         if self._with[SOVEREIGN]:
             self.best = Checkpoint(tree["best"], *counters["best"])
         if counters["trip"]:
@@ -366,10 +376,3 @@ class Gain:
             kind = Average if name == ALONE else TripAverage
             average = kind(kept["average"], seen) if "average" in kept else None
             self._beside[name] = Beside(self._program, place, average)
-
-
-def record(name: str, track: Track, index: int) -> dict[str, Any]:
-    """The link's ``judged`` record of one point of a curve."""
-    step, best_step, figures = track.points[index]
-    told = {"t": "judged", "track": name, "step": step, "best_step": best_step}
-    return {**told, "ended": track.ended, "figures": dict(figures)}

@@ -9,13 +9,8 @@ from tapestry_p2p.daemon.measured import POINTS_MAX, Measured
 
 def _judged(track: str, step: int, value: float, **more: Any) -> dict[str, Any]:
     figures = {"bits_per_byte": value, "loss": value}
-    return {
-        "track": track,
-        "step": step,
-        "best_step": step,
-        "ended": False,
-        "figures": figures,
-    } | more
+    told = {"track": track, "step": step, "best_step": step, "ended": False, "apart": 0.0}
+    return {**told, "figures": figures, **more}
 
 
 @pytest.fixture
