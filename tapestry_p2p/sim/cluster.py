@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
+from random import Random
 from typing import Any
 
 import numpy as np
@@ -52,6 +53,7 @@ class Plan:
     loom: LoomSettings = field(default_factory=LoomSettings)
     weather: Weather = field(default_factory=Weather)
     links: int = 0  # of each member, chosen by secrets; 0: everyone follows everyone
+    inviters: int = 0  # of each member, drawn from those with lower numbers; 0: member 0 alone
     graph: Graph | None = None  # declared: nobody else is within reach; honest members come first
     ring: int = 16
     tick_s: float = 0.25  # between two ticks of a member; the daemon's
@@ -80,8 +82,9 @@ class Cluster:
         self.members = [Member(stage, one, self._trade(n)) for n, one in enumerate(people)]
         for n, member in enumerate(self.members):
             near = self._within_reach(n)
-            member.settings = replace(member.settings, **self._topology(near))
-            self.network.join(member, {people[other].key for other in near})
+            member.settings = replace(member.settings, **self._topology(n, near or []))
+            reach = None if near is None else {people[other].key for other in near}
+            self.network.join(member, reach)
         for (source, target), frames in plan.batched.items():
             self.network.batch(people[source].key, people[target].key, frames)
         for n, member in enumerate(self.members):
@@ -100,7 +103,7 @@ class Cluster:
             digest_every_s=DIGEST_EVERY_S,
         )
 
-    def _topology(self, near: list[int]) -> dict[str, Any]:
+    def _topology(self, n: int, near: list[int]) -> dict[str, Any]:
         """What one member's protocol is told of whom there is to meet."""
         plan, members = self.plan, self.plan.honest + self.plan.byzantine
         if plan.graph is not None:
@@ -109,13 +112,18 @@ class Cluster:
             near, met = [0], {"all_to_all_max": 2, "k": plan.links, "f": plan.loom.f}
         else:
             near, met = [0], {"all_to_all_max": members, "streams_max": max(64, members)}
-        addresses = [(self.members[n].key, (f"/dns4/m{n}/tcp/1",)) for n in near]
-        return {"bootstrap": tuple(addresses), "peers_max": max(64, members), **met}
+        peers_max = max(64, members)
+        if plan.inviters:
+            before = range(n) or range(1, 2)  # the first two know each other
+            near = Random(f"{plan.seed} {n}").sample(before, min(plan.inviters, len(before)))
+            peers_max = 64
+        addresses = [(self.members[m].key, (f"/dns4/m{m}/tcp/1",)) for m in near]
+        return {"bootstrap": tuple(addresses), "peers_max": peers_max, **met}
 
-    def _within_reach(self, n: int) -> list[int]:
-        """Whom a member can connect to at all."""
+    def _within_reach(self, n: int) -> list[int] | None:
+        """Whom a member can connect to at all; None: everybody."""
         if self.plan.graph is None:
-            return list(range(self.plan.honest + self.plan.byzantine))
+            return None
         return [int(other) for other in np.flatnonzero(self.plan.graph.weights[n])]
 
     def _trade(self, n: int) -> Callable[[Member], Trade]:

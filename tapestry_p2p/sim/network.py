@@ -1,13 +1,13 @@
 """A network in virtual time: connections, delay, loss, doubling, reordering, batches, partitions.
 
 Carries frames and fetches between endpoints and knows nothing of what they mean. A frame belongs
-to a connection and dies with it. Each direction of a link is a Lane: a partition may cut one of
-them alone.
+to a connection and dies with it. Each direction of a link is a Lane, made when it is first needed:
+most of ten thousand members never meet. A partition may cut one direction alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Callable, Container, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -51,7 +51,7 @@ class Endpoint(Protocol):
 class Lane:
     """One direction between two endpoints. ``epoch`` names the connection; 0: none is open."""
 
-    __slots__ = ("back", "batch", "cut", "epoch", "held", "last", "source", "target")
+    __slots__ = ("back", "batch", "carried", "cut", "epoch", "held", "last", "source", "target")
 
     back: Lane  # the other direction
 
@@ -61,6 +61,7 @@ class Lane:
         self.last = 0.0  # when the latest frame under way arrives
         self.cut = False  # nothing passes
         self.batch = 1  # sync frames that arrive together
+        self.carried = 0  # bytes of frames, requests and answers
         self.held: list[tuple[str, bytes]] = []
 
 
@@ -71,21 +72,45 @@ class Network:
         self._world = world
         self.weather = weather
         self._endpoints: dict[bytes, Endpoint] = {}
-        self._lanes: dict[tuple[bytes, bytes], Lane] = {}
+        self._reach: dict[bytes, Container[bytes] | None] = {}
+        self._lanes: dict[bytes, dict[bytes, Lane]] = {}  # by source, then target
         self._epoch = 0
 
-    def join(self, endpoint: Endpoint, within_reach: Container[bytes]) -> None:
-        """Attach an endpoint; it can reach and be reached by these alone."""
-        for key, other in self._endpoints.items():
-            if key in within_reach:
-                there, back = Lane(endpoint, other), Lane(other, endpoint)
-                there.back, back.back = back, there
-                self._lanes[endpoint.key, key], self._lanes[key, endpoint.key] = there, back
+    def join(self, endpoint: Endpoint, within_reach: Container[bytes] | None = None) -> None:
+        """Attach an endpoint; of those who came before it, it reaches these alone; None: all."""
         self._endpoints[endpoint.key] = endpoint
+        self._reach[endpoint.key] = within_reach
+        self._lanes[endpoint.key] = {}
+
+    def _lane(self, source: bytes, target: bytes) -> Lane | None:
+        """From one endpoint to another; None where they are out of each other's reach."""
+        lane = self._lanes.get(source, {}).get(target)
+        if lane is not None or not self._in_reach(source, target):
+            return lane
+        lane = Lane(self._endpoints[source], self._endpoints[target])
+        back = Lane(self._endpoints[target], self._endpoints[source])
+        lane.back, back.back = back, lane
+        self._lanes[source][target], self._lanes[target][source] = lane, back
+        return lane
+
+    def _in_reach(self, source: bytes, target: bytes) -> bool:
+        if source == target or target not in self._endpoints:
+            return False
+        one, other = self._reach[source], self._reach[target]
+        return (one is None or target in one) and (other is None or source in other)
+
+    def _all_lanes(self) -> Iterator[Lane]:
+        return (lane for lanes in self._lanes.values() for lane in lanes.values())
+
+    def carried(self, source: bytes) -> int:
+        """Bytes that an endpoint has sent: frames, requests, answers."""
+        return sum(lane.carried for lane in self._lanes[source].values())
 
     def batch(self, source: bytes, target: bytes, frames: int) -> None:
         """Deliver sync frames from source to target only ``frames`` at a time."""
-        self._lanes[source, target].batch = frames
+        lane = self._lane(source, target)
+        assert lane is not None, "out of reach"
+        lane.batch = frames
 
     # -- connections
 
@@ -95,11 +120,10 @@ class Network:
         self._world.after(2 * delay, self._dialled, source, target)
 
     def _dialled(self, source: bytes, target: bytes) -> None:
-        there, back = self._lanes.get((source, target)), self._lanes.get((target, source))
-        one = there.source if there is not None else self._endpoints[source]
+        there, one = self._lane(source, target), self._endpoints[source]
         if not one.is_up():
             return
-        if there is None or back is None or there.cut or back.cut or not there.target.is_up():
+        if there is None or there.cut or there.back.cut or not there.target.is_up():
             self._world.note("dial_failed", one.name)
             one.receive(ev.DialFailed(target, self._world.now))
             return
@@ -107,27 +131,29 @@ class Network:
             self._world.note("dialled_both_ways", one.name, there.target.name)
         else:
             self._epoch += 1
-            there.epoch = back.epoch = self._epoch
+            there.epoch = there.back.epoch = self._epoch
         self._world.note("connected", one.name, there.target.name)
         one.receive(ev.Connected(target, self._world.now))
         there.target.receive(ev.Connected(source, self._world.now))
 
     def close(self, source: bytes, target: bytes) -> None:
         """Cut one connection; both ends hear of it."""
-        there, back = self._lanes.get((source, target)), self._lanes.get((target, source))
-        if there is None or back is None or not there.epoch:
+        there = self._lanes.get(source, {}).get(target)
+        if there is None or not there.epoch:
             return
-        there.epoch = back.epoch = 0
+        there.epoch = there.back.epoch = 0
         self._world.note("closed", there.source.name, there.target.name)
-        for lane in (there, back):
+        for lane in (there, there.back):
             lane.held.clear()
             if lane.source.is_up():
                 lane.source.receive(ev.Disconnected(lane.target.key, self._world.now))
 
     def killed(self, key: bytes) -> None:
-        """An endpoint died; its peers notice soon."""
-        for (source, _), lane in self._lanes.items():
-            if source == key and lane.epoch:
+        """An endpoint died; its peers notice soon, those first who joined first."""
+        lanes = self._lanes[key]
+        for target in self._endpoints if len(lanes) > 1 else lanes:
+            lane = lanes.get(target)
+            if lane is not None and lane.epoch:
                 self._world.after(KILL_NOTICED_S, self._close_if, lane, lane.epoch)
 
     def _close_if(self, lane: Lane, epoch: int) -> None:
@@ -147,9 +173,9 @@ class Network:
         others = list(other)
         for source in one:
             for target in others:
-                self._cut(self._lanes.get((source, target)))
+                self._cut(self._lane(source, target))
                 if not one_way:
-                    self._cut(self._lanes.get((target, source)))
+                    self._cut(self._lane(target, source))
 
     def _cut(self, lane: Lane | None) -> None:
         if lane is None:
@@ -165,28 +191,29 @@ class Network:
     def unite(self) -> None:
         """One network again."""
         self._world.note("united")
-        for lane in self._lanes.values():
+        for lane in self._all_lanes():
             lane.cut = False
 
     def heal(self) -> None:
         """One network, in good weather, no batches."""
         self.unite()
         self.weather = Weather()
-        for lane in self._lanes.values():
+        for lane in self._all_lanes():
             lane.batch = 1
 
     # -- frames
 
     def is_connected(self, source: bytes, target: bytes) -> bool:
         """Whether a connection is open (though the link may be dead)."""
-        lane = self._lanes.get((source, target))
+        lane = self._lanes.get(source, {}).get(target)
         return lane is not None and lane.epoch > 0
 
     def send(self, source: bytes, target: bytes, channel: str, data: bytes) -> None:
         """Carry one frame, if there is a connection."""
-        lane = self._lanes[source, target]
-        if not lane.epoch:
+        lane = self._lanes[source].get(target)
+        if lane is None or not lane.epoch:
             return
+        lane.carried += len(data)
         if lane.batch == 1 or channel != "sync":
             self._carry(lane, channel, data)
             return
@@ -209,13 +236,15 @@ class Network:
 
     def ask(self, source: bytes, target: bytes, request: bytes, reply: Reply) -> None:
         """Carry a fetch request there and its answer back; silence if either is lost."""
-        lane = self._lanes[source, target]
-        if self._fate(lane):
+        lane = self._lane(source, target)
+        if lane is not None and self._fate(lane):
+            lane.carried += len(request)
             self._transit(lane, self._asked, lane, request, reply)
 
     def _asked(self, lane: Lane, request: bytes, reply: Reply) -> None:
         if lane.target.is_up():
             head, body = lane.target.answer(request)
+            lane.back.carried += len(head) + len(body)
             if self._fate(lane.back):
                 self._transit(lane.back, reply, head, body)
 
