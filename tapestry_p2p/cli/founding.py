@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter, validators
+from msgspec import UNSET
 
 from tapestry_p2p.cli import newcomer
 from tapestry_p2p.cli.output import note, say
 from tapestry_p2p.daemon import manifest as m
+from tapestry_p2p.daemon.base import base_record, name_base, take_base
 from tapestry_p2p.daemon.config import Config, Member
 from tapestry_p2p.daemon.describe import describe
 from tapestry_p2p.errors import BAD_CONFIG, USAGE, TapestryError
@@ -29,6 +31,10 @@ def init(
     task: str = "language",
     task_option: list[str] = [],  # noqa: B006
     tolerate: Annotated[int, Parameter(validator=validators.Number(gte=0))] = 0,
+    base: Path | None = None,
+    rank: Annotated[int, Parameter(validator=validators.Number(gte=0))] = 0,
+    alpha: float | None = None,
+    adapt: list[str] = [],  # noqa: B006
     home: Path | None = None,
 ) -> None:
     """Make a key, and found a network of your own. Nothing that exists is overwritten.
@@ -51,6 +57,15 @@ def init(
         An option of the task, such as width=64. May be repeated.
     tolerate
         How many hostile neighbours are tolerated (f); nothing is mixed below 3f+1 members.
+    base
+        A safetensors file of open weights to start from; who joins is given it by the members.
+    rank
+        With --base: leave its weights as they are and train adapters of this rank on them; only
+        the adapters travel. 4 to 16 are usual.
+    alpha
+        The adapters count alpha / rank times; as much as the rank unless given.
+    adapt
+        Which weights get an adapter, such as 'blocks/*'; may be repeated. All unless given.
     home
         Put everything into this folder, as $TAPESTRY_HOME does.
     """
@@ -63,12 +78,16 @@ def init(
         mixing = m.Mixing(f=tolerate)
     except ValueError as error:
         raise TapestryError(str(error), USAGE) from error
+    section = _base(base, rank, alpha, adapt)
     paths.make()
     texts = newcomer.data_or_sample(data, spoken, task, paths)
     note("building the model once, to found the network on it")
     seed = secrets.randbits(63)
     own_task = f"{code}:{task.rpartition(':')[2]}" if code else task
-    built = describe(own_task, dict(chosen.options), seed, texts, paths.cache)
+    used = base_record(section, base.absolute()) if section and base else {}
+    built = describe(own_task, dict(chosen.options), seed, texts, paths.cache, used)
+    if section and base:
+        take_base(base, section, paths)
     if code is not None:
         newcomer.copy_code(code, paths, code.name)
     identity, made = newcomer.own_key(paths)
@@ -78,6 +97,7 @@ def init(
         schema=m.Schema(hash=built.schema, parameters=built.parameters),
         genesis=m.Genesis(seed=seed, root=built.root.hex(), members=[identity.peer_id]),
         mixing=mixing,
+        base=section or UNSET,
     )
     manifest = m.parse_manifest(m.dump_manifest(founded).encode())
     own, listen = newcomer.with_free_port(texts)
@@ -92,6 +112,15 @@ def init(
         f"Next     {newcomer.command('run', home)}, and in another terminal"
         f" {newcomer.command('invite', home)}",
     )
+
+
+def _base(file: Path | None, rank: int, alpha: float | None, adapt: list[str]) -> m.Base | None:
+    """The manifest's section, if there is a file."""
+    if file is not None:
+        return name_base(file, rank, alpha, adapt)
+    if rank or alpha is not None or adapt:
+        raise TapestryError("--rank, --alpha, --adapt go with --base FILE; give one", USAGE)
+    return None
 
 
 def _option(text: str) -> tuple[str, m.Option]:

@@ -32,6 +32,9 @@ def testnet(
     timeout_s: float = 3600.0,
     links: int = 0,
     hostile: str = "",
+    base: Path | None = None,
+    rank: int = 0,
+    alpha: float | None = None,
     as_json: Annotated[bool, Parameter(name="--json")] = False,
 ) -> int:
     """Run a network of real processes on this machine and report what its members gained.
@@ -83,6 +86,12 @@ def testnet(
     hostile
         Programs that attack all members from outside, separated by commas; docs/security.md
         lists them.
+    base
+        A safetensors file of open weights to start from.
+    rank
+        With --base: leave its weights as they are, train and share adapters of this rank.
+    alpha
+        The adapters count alpha / rank times; as much as the rank unless given.
     as_json
         Print the report on stdout.
     """
@@ -110,6 +119,9 @@ def testnet(
         timeout_s=timeout_s,
         links=links,
         hostile=hostile,
+        base=base.absolute() if base else None,
+        rank=rank,
+        alpha=alpha,
     )
     report = run_testnet(plan, quiet=as_json)
     if as_json:

@@ -11,7 +11,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from tapestry_p2p.bulk import Piece
+from tapestry_p2p.daemon.base import Held
 from tapestry_p2p.gossip.fetch import (
+    BaseLeavesRequest,
+    BaseRequest,
     ChunkRequest,
     FetchRequest,
     FetchResponse,
@@ -139,6 +142,7 @@ class Copies:
         self._genesis_root = genesis_root
         self.genesis: PublicCopy | None = None
         self.own: Followed | None = None
+        self.base: Held | None = None  # the file of open weights that the manifest names
         self.followed: dict[bytes, Followed] = {}
         self.chunks = ChunkCache(entries_max=ring)
         self._snapshots: OrderedDict[bytes, _Snapshot] = OrderedDict()
@@ -168,6 +172,9 @@ class Copies:
         if isinstance(request, ManifestRequest):
             found = self._text if request.network == self._network else None
             return _slice(found, 0, len(self._text))
+        if isinstance(request, BaseLeavesRequest | BaseRequest):
+            missing = FetchResponse("missing"), b""
+            return missing if self.base is None else self.base.answer(request)
         snapshot = self._snapshot(request)
         if snapshot is None:
             return FetchResponse("missing"), b""

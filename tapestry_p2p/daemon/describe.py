@@ -34,12 +34,17 @@ class Description:
 
 
 def describe(
-    task: str, options: dict[str, Any], seed: int, data: list[Path], cache_dir: Path
+    task: str,
+    options: dict[str, Any],
+    seed: int,
+    data: list[Path],
+    cache_dir: Path,
+    base: dict[str, Any] | None = None,
 ) -> Description:
     """Start a trainer on the task, take its hello and the genesis vector, and end it.
 
-    ``data`` must be usable, as for training. TapestryError (78) says what is wrong with task or
-    data; 1 if the trainer ended without a word.
+    ``data`` must be usable, as for training; ``base``: what `base_record` says of one.
+    TapestryError (78) says what is wrong with task or data; 1 if the trainer ended without a word.
     """
     with tempfile.TemporaryDirectory(prefix="tapestry-") as folder:
         configure = {
@@ -55,6 +60,7 @@ def describe(
             "schedule_steps": 0,
             "speed": 1.0,
             "judge": None,
+            **(base or {}),
         }
         return _ask(configure, Path(folder))
 

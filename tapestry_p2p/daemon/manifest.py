@@ -21,6 +21,7 @@ from tapestry_p2p.gossip import canonical
 WIRE = 1
 NAME_CHARS_MAX = 64
 OPTIONS_MAX = 64
+BASE_BYTES_MAX = 1 << 31  # the hashes of its pieces go in one answer
 LINKS_MAX = 48  # each costs a copy in memory; the protocol keeps 64 connections
 PROBATION_ROUNDS = 64  # where a manifest does not say: minutes to hours
 MEMBERS_MAX = 256  # genesis members in a manifest; membership itself is not bounded by this
@@ -123,6 +124,70 @@ class Genesis(Section, frozen=True, kw_only=True):
             raise ValueError(f"members: name at most {MEMBERS_MAX}, each once")
         for member in self.members:
             _need_peer_id(member)
+
+
+class Base(Section, frozen=True, kw_only=True):
+    """Open weights to start from, or to stay on: a safetensors file."""
+
+    digest: Annotated[
+        str, Meta(description="SHA-256 of the file. Members fetch it from one another by pieces.")
+    ]
+    bytes: Annotated[int, Meta(ge=1, le=BASE_BYTES_MAX, description="Size of the file.")]
+    root: Annotated[
+        str, Meta(description="Merkle root of the file's pieces, by which each is checked.")
+    ]
+    rank: (
+        Annotated[
+            int,
+            Meta(
+                ge=1,
+                le=4096,
+                description="The weights stay as they are, and what is trained and shared is an"
+                " adapter for each matrix: two matrices with this many rows or columns. More: it"
+                " can learn more, and costs more bytes. Not given: training starts from the"
+                " weights, and all are trained and shared.",
+            ),
+        ]
+        | UnsetType
+    ) = UNSET
+    alpha: (
+        Annotated[
+            float,
+            Meta(
+                gt=0,
+                le=1e6,
+                description="The adapters count alpha / rank times. More: they learn faster, then"
+                " unstably. Goes with rank.",
+            ),
+        ]
+        | UnsetType
+    ) = UNSET
+    adapt: (
+        Annotated[
+            list[str],
+            Meta(
+                description='Which weights get an adapter: patterns of their names, ["blocks/*"].'
+                " Not given: every matrix. Goes with rank."
+            ),
+        ]
+        | UnsetType
+    ) = UNSET
+
+    def __post_init__(self) -> None:
+        _need_hash("digest", self.digest)
+        _need_hash("root", self.root)
+        given = not isinstance(self.rank, UnsetType)
+        if isinstance(self.alpha, UnsetType) == given:
+            raise ValueError("alpha and rank go together; give both, or neither")
+        if isinstance(self.adapt, UnsetType):
+            return
+        if not given:
+            raise ValueError("adapt goes with rank; give both, or neither")
+        if not 1 <= len(self.adapt) <= OPTIONS_MAX:
+            raise ValueError(f"adapt: give 1 to {OPTIONS_MAX} patterns")
+        for pattern in self.adapt:
+            if len(pattern) > 256 or not pattern.isprintable() or not pattern:
+                raise ValueError("adapt: a pattern is empty, too long, or holds control characters")
 
 
 class Streams(Section, frozen=True, kw_only=True):
@@ -345,6 +410,7 @@ class Manifest(Section, frozen=True, kw_only=True):
     mixing: Mixing = field(default_factory=Mixing)
     training: Training = field(default_factory=Training)
     limits: Limits = field(default_factory=Limits)
+    base: Base | UnsetType = UNSET
 
     def __post_init__(self) -> None:
         # numpy and cryptography: only where a manifest is made

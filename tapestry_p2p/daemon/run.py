@@ -22,6 +22,7 @@ from tapestry_p2p.daemon import control, logs, scrape, service
 from tapestry_p2p.daemon.address import Address, parse_address
 from tapestry_p2p.daemon.apart import Door
 from tapestry_p2p.daemon.attacker import Attacker
+from tapestry_p2p.daemon.base import Held, base_record, need_base
 from tapestry_p2p.daemon.beside import keep_page
 from tapestry_p2p.daemon.ceiling import Ceiling, resident_bytes, watch_memory
 from tapestry_p2p.daemon.config import Config, load_config, need_data, need_no_schedule
@@ -86,6 +87,7 @@ def trainer_configuration(
 ) -> dict[str, Any]:
     """The trainer's ``configure`` record (see link.py)."""
     training, testing = manifest.training, config.testing
+    base = need_base(manifest, paths)
     name = manifest.task.name
     if task is not None:
         name = f"{task}:{manifest.task.name.rpartition(':')[2]}"
@@ -104,6 +106,7 @@ def trainer_configuration(
         "schedule_steps": round(training.schedule_steps * testing.speed),
         "speed": testing.speed,
         "judge": json.loads(Path(testing.judge).read_bytes()) if testing.judge else None,
+        **base_record(manifest.base, base),
     }
 
 
@@ -187,6 +190,9 @@ async def _main(
         None if attack else make_trainer,
         Random(os.urandom(16)),
     )
+    held = need_base(manifest, paths)
+    if held is not None and manifest.base:
+        node.copies.base = Held(held, manifest.base)
     try:
         if not ENDING.told:
             await _accompany(node, config, paths, attack)

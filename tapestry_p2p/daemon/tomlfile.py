@@ -49,7 +49,13 @@ def convert(tables: Mapping[str, Any], kind: type[Structure], name: str) -> Stru
 def sections(kind: type[msgspec.Struct]) -> dict[str, type[msgspec.Struct]]:
     """The sections of a structure and their types, in order."""
     hints = typing.get_type_hints(kind)
-    return {field: hints[field] for field in kind.__struct_fields__}
+    return {field: _section(hints[field]) for field in kind.__struct_fields__}
+
+
+def _section(hint: Any) -> type[msgspec.Struct]:
+    """The structure, also of a section that may be left out."""
+    found = next((part for part in typing.get_args(hint) if part is not msgspec.UnsetType), hint)
+    return typing.cast("type[msgspec.Struct]", found)
 
 
 def meaning(section: type[msgspec.Struct], key: str) -> str:
@@ -71,6 +77,8 @@ def dump(value: msgspec.Struct, head: str, *, hide_defaults: bool = False) -> st
     lines = [f"# {line}".rstrip() for line in head.splitlines()]
     for section, kind in sections(type(value)).items():
         part = getattr(value, section)
+        if part is msgspec.UNSET:
+            continue
         lines += ["", f"[{section}]  # {(kind.__doc__ or '').splitlines()[0]}"]
         nested: list[str] = []
         for key in kind.__struct_fields__:

@@ -60,7 +60,26 @@ class ManifestRequest:
     network: bytes
 
 
-FetchRequest = ChunkRequest | LeavesRequest | FrameRequest | ManifestRequest
+@fact
+class BaseLeavesRequest:
+    """The leaf hashes of the manifest's base file, whose root is ``root``; needs no hello."""
+
+    root: bytes
+
+
+@fact
+class BaseRequest:
+    """Bytes ``offset .. offset+length`` of piece ``index`` of that file; needs no hello."""
+
+    root: bytes
+    index: int
+    offset: int
+    length: int
+
+
+FetchRequest = (
+    ChunkRequest | LeavesRequest | FrameRequest | ManifestRequest | BaseLeavesRequest | BaseRequest
+)
 
 
 @fact
@@ -80,12 +99,16 @@ _SHAPES: dict[str, dict[str, type]] = {
         "index": int, "offset": int, "length": int,
     },
     "manifest": {"t": str, "network": bytes},
+    "base_leaves": {"t": str, "root": bytes},
+    "base": {"t": str, "root": bytes, "index": int, "offset": int, "length": int},
 }  # fmt: skip
 _TYPES: dict[str, type[FetchRequest]] = {
     "chunk": ChunkRequest,
     "leaves": LeavesRequest,
     "frame": FrameRequest,
     "manifest": ManifestRequest,
+    "base_leaves": BaseLeavesRequest,
+    "base": BaseRequest,
 }
 
 

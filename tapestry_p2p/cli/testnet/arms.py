@@ -21,6 +21,7 @@ from tapestry_p2p.cli.testnet.cluster import Member
 from tapestry_p2p.cli.testnet.homes import Prepared
 from tapestry_p2p.cli.testnet.plan import Plan
 from tapestry_p2p.daemon.ask import ask
+from tapestry_p2p.daemon.base import base_record
 from tapestry_p2p.errors import FAILURE, NO_DAEMON, TapestryError
 
 ARM_TIMEOUT_S = 1800.0
@@ -108,6 +109,7 @@ class Central:
             "schedule_steps": manifest.training.schedule_steps,
             "speed": 1.0,
             "judge": prepared.judge,
+            **(base_record(plan.base[1], plan.base[0]) if plan.base else {}),
         }
 
     def __enter__(self) -> "Central":

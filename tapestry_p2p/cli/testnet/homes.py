@@ -11,11 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from msgspec import UNSET
+
 from tapestry_p2p.cli.testnet import pictures
 from tapestry_p2p.cli.testnet.plan import Plan
 from tapestry_p2p.corpus import join, share, split_held_out
 from tapestry_p2p.daemon import config as member_config
 from tapestry_p2p.daemon import manifest as network
+from tapestry_p2p.daemon.base import base_record, take_base
 from tapestry_p2p.daemon.describe import describe
 from tapestry_p2p.daemon.keyfile import load_key, make_key
 from tapestry_p2p.daemon.paths import Paths, find_paths
@@ -104,7 +107,9 @@ def _manifest(
     plan: Plan, rule: str, data: Path, cache: Path, members: list[str]
 ) -> network.Manifest:
     task, digest = plan.model.task, ""
-    found = describe(task, plan.model.options, plan.seed, [data], cache)
+    file, base = plan.base or (None, UNSET)
+    used = base_record(base, file)
+    found = describe(task, plan.model.options, plan.seed, [data], cache, used)
     name = task
     if ":" in task:
         path, _, maker = task.rpartition(":")
@@ -119,6 +124,7 @@ def _manifest(
             mixing=_mixing(plan, rule),
             training=network.Training(inner_steps=plan.inner_steps, schedule_steps=plan.steps),
             limits=network.Limits(entries_per_minute_max=6000),
+            base=base,
         )
     except ValueError as error:
         raise TapestryError(f"no network can be made of this: {error}", BAD_CONFIG) from error
@@ -179,6 +185,8 @@ def _write(
     if manifest.task.file:
         source = Path(plan.model.task.rpartition(":")[0])
         (paths.config / source.name).write_bytes(source.read_bytes())
+    if plan.base:
+        take_base(*plan.base, paths)
     own_judge = paths.config / "judge.json"
     first = homes[0]
     speed = plan.speed(home.number)

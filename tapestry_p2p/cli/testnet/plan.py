@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from tapestry_p2p.cli.testnet import pictures
-from tapestry_p2p.daemon.manifest import carried
+from tapestry_p2p.daemon.base import name_base
+from tapestry_p2p.daemon.manifest import Base, carried
 from tapestry_p2p.data import UDHR_LANGUAGES, udhr
 from tapestry_p2p.errors import BAD_CONFIG, USAGE, TapestryError
 from tapestry_p2p.mix.codec import CODECS
@@ -79,6 +80,7 @@ class Plan:
     timeout_s: float = 3600.0
     links: int = 0  # of each member; 0: everyone follows everyone
     hostile: tuple[str, ...] = ()  # programs that attack all members from outside
+    base: tuple[Path, Base] | None = None  # open weights: the file, and what the manifest says
     texts: dict[str, bytes] = field(default_factory=dict)
 
     @property
@@ -128,6 +130,9 @@ def make_plan(
     timeout_s: float = 3600.0,
     links: int = 0,
     hostile: str = "",
+    base: Path | None = None,
+    rank: int = 0,
+    alpha: float | None = None,
 ) -> Plan:
     """Check the options of ``tapestry testnet``. TapestryError: 2, or 78 for data and model."""
     f = _tolerance(members, links) if tolerate is None else tolerate
@@ -149,6 +154,7 @@ def make_plan(
         f"--attack must be one of {', '.join(sorted(PLAYABLE))}, not {attack}",
     )
     _need(codec in CODECS, f"--codec must be one of {', '.join(CODECS)}")
+    _need(base is not None or not (rank or alpha), "--rank and --alpha go with --base FILE")
     honest = members - byzantine
     kind = pictures.task_of(data)
     if kind:
@@ -177,6 +183,7 @@ def make_plan(
         timeout_s=timeout_s,
         links=links,
         hostile=_hostile(hostile),
+        base=(base, name_base(base, rank, alpha)) if base else None,
         texts=texts,
     )
 
