@@ -15,6 +15,10 @@ from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
 import trio
+
+from tapestry_p2p.daemon import lean  # noqa: F401 (first: what it keeps out is most of a second)
+
+# isort: split
 from libp2p.abc import ISecureConn
 from libp2p.crypto.ed25519 import Ed25519PublicKey, create_new_key_pair
 from libp2p.crypto.x25519 import create_new_key_pair as create_noise_key
