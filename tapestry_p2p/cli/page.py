@@ -10,11 +10,13 @@ PORT = 8420
 PORT_MIN, PORT_MAX = 1024, 65535  # below: not for users, and 80 is left out of Host
 
 
-def page(*, port: int = PORT, open: bool = False, tether: bool = False) -> int:
+def page(*, port: int = PORT, open: bool = False, api: bool = False, tether: bool = False) -> int:
     """Show this member in the browser, on this machine alone, until Ctrl-C.
 
     The link that it prints has the key of this start: only who has it can look. If the page runs
     already, prints its link.
+
+    Other programs can use the model at /v1, in the form of OpenAI's completions.
 
     Example: tapestry page --open
 
@@ -24,6 +26,8 @@ def page(*, port: int = PORT, open: bool = False, tether: bool = False) -> int:
         Where to listen on 127.0.0.1; 0: any free port.
     open
         Show it in your browser at once.
+    api
+        Print, as lines for a shell, where other programs find the model, and the token for them.
     tether
         End when standard input is closed, as `run` wants it of the page that it starts.
     """
@@ -35,6 +39,8 @@ def page(*, port: int = PORT, open: bool = False, tether: bool = False) -> int:
 
     def tell(link: str, fresh: bool) -> None:
         say(link)
+        if api:
+            say(*_for_programs(link, serve.token(paths)))
         sys.stdout.flush()  # a program may read it
         if open and not serve.open_browser(paths):
             note("no browser was found; open the link yourself")
@@ -43,3 +49,8 @@ def page(*, port: int = PORT, open: bool = False, tether: bool = False) -> int:
 
     serve.run(paths, port, tell, tether)
     return OK
+
+
+def _for_programs(link: str, token: str) -> tuple[str, str]:
+    base = link.partition("/#")[0]
+    return f"OPENAI_BASE_URL={base}/v1", f"OPENAI_API_KEY={token}"

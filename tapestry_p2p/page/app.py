@@ -1,4 +1,4 @@
-"""The page's paths: an empty HTML page and its files, live events, and seven things to do.
+"""The page's paths: an empty HTML page and its files, live events, seven things to do, /v1.
 
 Every handler stands behind guard.Guard. Only POST changes anything. Errors are a code that the
 catalogue words in the reader's language, and the daemon's own line beside it.
@@ -21,6 +21,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tapestry_p2p.errors import NO_DAEMON, NOT_READY, TIMEOUT, TapestryError
 from tapestry_p2p.page.board import VIEWERS_MAX, Board
+from tapestry_p2p.page.completions import Completions
 from tapestry_p2p.page.daemon import Member
 from tapestry_p2p.page.facts import real
 from tapestry_p2p.page.guard import EVENTS, Guard
@@ -60,7 +61,7 @@ class Actions:
     def __init__(self, member: Member, board: Board) -> None:
         self._member, self._board = member, board
         self._tickets: dict[str, float] = {}  # -> until when
-        self._writing, self._exporting = trio.Lock(), trio.Lock()
+        self.writing, self._exporting = trio.Lock(), trio.Lock()
 
     # ---- live ----------------------------------------------------------------------------------
 
@@ -140,12 +141,12 @@ class Actions:
         wanted = await _wanted(request)
         if wanted is None:
             return problem(400, "bad")
-        if self._writing.locked():
+        if self.writing.locked():
             return problem(429, "busy")
         return Stream("application/x-ndjson", lambda write: self._generate(wanted, write))
 
     async def _generate(self, wanted: Wanted, write: Write) -> None:
-        async with self._writing:
+        async with self.writing:
             said, left = "", wanted.size
             try:
                 while left > 0:
@@ -244,16 +245,19 @@ async def _failed(request: Request, error: Exception) -> Response:
     return problem(status, code, clean(error.message, 300))
 
 
-def make_app(member: Member, board: Board, port: int, key: str) -> ASGIApp:
-    """The whole page, behind its guard."""
+def make_app(member: Member, board: Board, port: int, key: str, token: str = "") -> ASGIApp:
+    """The whole page, behind its guard; ``token`` is for programs (none: they may not ask)."""
     actions = Actions(member, board)
     routes = [Route(path, _file(*file)) for path, file in FILES.items()]
     routes.append(Route(EVENTS, actions.events, methods=["GET"]))
     doing = ("ticket", "pause", "resume", "invite", "export", "evaluate", "generate")
     routes += [Route(f"/api/{verb}", getattr(actions, verb), methods=["POST"]) for verb in doing]
+    programs = Completions(member, actions.writing, Stream)
+    routes.append(Route("/v1/completions", programs.complete, methods=["POST"]))
+    routes += [Route(path, programs.models) for path in ("/v1/models", "/v1/models/{name}")]
     app = Starlette(routes=routes, exception_handlers={TapestryError: _failed})
     app.router.redirect_slashes = False
-    return Guard(app, port, key)
+    return Guard(app, port, key, token)
 
 
 def _file(name: str, kind: str) -> Callable[[Request], Awaitable[Response]]:

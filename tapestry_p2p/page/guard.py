@@ -2,11 +2,13 @@
 
 Rule: a request passes if it names this server (Host), comes from this server's own page (Origin,
 Sec-Fetch-Site), is small, and, for all but the empty page itself, carries the key of this start.
+Programs use /v1/ with a token of their own, which opens nothing else and needs no Origin.
 Other sites in the same browser, names that were bound to 127.0.0.1 (DNS rebinding), other users of
 this machine and other servers on other ports of it all fail at one of these. GET changes nothing.
 """
 
 import hmac
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +20,7 @@ BODY_BYTES_MAX = 16 << 10
 BODY_DEADLINE_S = 10.0
 KEY_HEADER = b"x-tapestry-key"
 API = "/api/"
+PROGRAMS = "/v1/"  # OpenAI's paths, for other programs of this machine
 EVENTS = "/api/events"  # an EventSource sends no header of ours: its handler takes a ticket instead
 METHODS = ("GET", "HEAD", "POST")
 
@@ -56,10 +59,13 @@ class Refusal:
 
 
 class Guard:
-    """ASGI middleware. ``port``: where this server listens; ``key``: the secret of this start."""
+    """ASGI middleware. ``port``: where this server listens; ``key``: the secret of this start.
 
-    def __init__(self, app: ASGIApp, port: int, key: str) -> None:
-        self._app, self._key = app, key.encode()
+    ``token``: what programs show as `Authorization: Bearer`; empty: no program may ask.
+    """
+
+    def __init__(self, app: ASGIApp, port: int, key: str, token: str) -> None:
+        self._app, self._key, self._token = app, key.encode(), token.encode()
         hosts = [f"{host}:{port}" for host in ("127.0.0.1", "localhost", "[::1]")]
         self._hosts = {host.encode() for host in hosts}
         self._origins = {b"http://" + host for host in self._hosts}
@@ -78,7 +84,7 @@ class Guard:
             read = await _body(receive)
             found, body = (read, b"") if isinstance(read, Refusal) else (None, read)
         if found is not None:
-            await _refuse(found, scope["method"], send)
+            await _refuse(found, scope, send)
             return
         if scope["method"] == "POST":
             receive = _replay(body, receive)
@@ -107,7 +113,7 @@ class Guard:
         sites = _values(headers, b"sec-fetch-site")
         if len(origins) > 1 or not self._origins.issuperset(origins):
             return Refusal(403, "another site asks; it has no business here")
-        if method == "POST" and not origins:
+        if method == "POST" and not origins and not path.startswith(PROGRAMS):
             return Refusal(403, "a POST must say where it comes from (Origin)")
         opening = method != "POST" and path == "/"  # the empty page: a link may lead to it
         if not opening and any(site not in (b"same-origin", b"none") for site in sites):
@@ -115,6 +121,13 @@ class Guard:
         return None
 
     def _keyless(self, headers: list[tuple[bytes, bytes]], path: str) -> Refusal | None:
+        if path.startswith(PROGRAMS):
+            shown = b"".join(_values(headers, b"authorization"))
+            kind, _, token = shown.partition(b" ")
+            right = hmac.compare_digest(token, self._token) and kind.lower() == b"bearer"
+            if self._token and right and len(_values(headers, b"authorization")) == 1:
+                return None
+            return Refusal(401, "the token is missing or wrong: tapestry page --api prints it")
         if not path.startswith(API) or path == EVENTS:
             return None
         keys = _values(headers, KEY_HEADER)
@@ -134,7 +147,9 @@ def _plain_path(scope: Scope) -> bool:
     return (
         len(path) <= 64
         and path.startswith(b"/")
-        and all(c in b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ-./" for c in path)
+        and all(
+            c in b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-./" for c in path
+        )
         and b".." not in path
         and b"//" not in path
         and path == str(scope["path"]).encode()
@@ -188,13 +203,23 @@ def _with_headers(send: Send) -> Send:
     return sealed
 
 
-async def _refuse(refusal: Refusal, method: str, send: Send) -> None:
-    body = b"" if method == "HEAD" else refusal.word.encode() + b"\n"
+async def _refuse(refusal: Refusal, scope: Scope, send: Send) -> None:
+    body, kind = refusal.word.encode() + b"\n", b"text/plain; charset=utf-8"
+    if str(scope["path"]).startswith(PROGRAMS):
+        body, kind = _for_programs(refusal), b"application/json"
+    body = b"" if scope["method"] == "HEAD" else body
     headers: list[Any] = [
-        (b"content-type", b"text/plain; charset=utf-8"),
+        (b"content-type", kind),
         (b"content-length", str(len(body)).encode()),
         (b"connection", b"close"),
     ]
     sealed = _with_headers(send)
     await sealed({"type": "http.response.start", "status": refusal.status, "headers": headers})
     await sealed({"type": "http.response.body", "body": body})
+
+
+def _for_programs(refusal: Refusal) -> bytes:
+    """The refusal in OpenAI's form."""
+    code = "invalid_api_key" if refusal.status == 401 else None
+    problem = {"message": refusal.word, "type": "invalid_request_error", "param": None}
+    return json.dumps({"error": {**problem, "code": code}}).encode()

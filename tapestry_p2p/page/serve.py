@@ -27,9 +27,10 @@ from tapestry_p2p.page.daemon import LocalMember
 from tapestry_p2p.page.guard import BODY_BYTES_MAX
 
 HOST = "127.0.0.1"
-LINK_FILE, DOOR_FILE = "page.json", "page.html"
+LINK_FILE, DOOR_FILE, TOKEN_FILE = "page.json", "page.html", "api.token"
 READ_TIMEOUT_S, KEEP_ALIVE_S = 20, 30
 PROBE_S = 2.0
+TOKEN_CHARS_MIN = 32
 
 
 def run(paths: Paths, port: int, tell: Callable[[str, bool], None], tether: bool = False) -> None:
@@ -48,7 +49,7 @@ def run(paths: Paths, port: int, tell: Callable[[str, bool], None], tether: bool
         link = f"http://{HOST}:{port}/#key={key}"
         try:
             note(paths, link)
-            trio.run(_serve, paths, sock, key, lambda: tell(link, True), tether)
+            trio.run(_serve, paths, sock, (key, token(paths)), lambda: tell(link, True), tether)
         finally:
             for name in (LINK_FILE, DOOR_FILE):
                 (paths.runtime / name).unlink(missing_ok=True)
@@ -72,11 +73,15 @@ def listen(port: int) -> socket.socket:
 
 
 async def _serve(
-    paths: Paths, sock: socket.socket, key: str, ready: Callable[[], None], tether: bool
+    paths: Paths,
+    sock: socket.socket,
+    known_by: tuple[str, str],
+    ready: Callable[[], None],
+    tether: bool,
 ) -> None:
     member = LocalMember(paths)
     board = Board(member)
-    app = make_app(member, board, sock.getsockname()[1], key)
+    app = make_app(member, board, sock.getsockname()[1], *known_by)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_end_when_told, nursery.cancel_scope)
         if tether:
@@ -126,6 +131,19 @@ def note(paths: Paths, link: str) -> None:
         f'<!doctype html><meta charset="utf-8"><title>Tapestry</title>'
         f'<meta http-equiv="refresh" content="0; url={link}"><a href="{link}">Tapestry</a>\n',
     )
+
+
+def token(paths: Paths) -> str:
+    """What programs must show at /v1; made once, and kept over restarts. OSError."""
+    path = paths.runtime / TOKEN_FILE
+    try:
+        found = path.read_text(encoding="ascii").strip()
+    except (FileNotFoundError, UnicodeDecodeError):
+        found = ""
+    if len(found) < TOKEN_CHARS_MIN:
+        found = secrets.token_urlsafe(32)
+        _private(path, found + "\n")
+    return found
 
 
 def _private(path: Path, text: str) -> None:

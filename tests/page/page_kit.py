@@ -15,6 +15,7 @@ PORT = 8420
 HOST = f"127.0.0.1:{PORT}"
 ORIGIN = f"http://{HOST}"
 KEY = "the-key-of-this-start"
+TOKEN = "the-token-for-programs"
 PATIENCE_S = 10.0
 
 STATUS: dict[str, Any] = {
@@ -195,4 +196,4 @@ async def ask_async(
 def page(member: FakeMember) -> tuple[ASGIApp, Board]:
     """The page of a member, and its board."""
     board = Board(member)
-    return make_app(member, board, PORT, KEY), board
+    return make_app(member, board, PORT, KEY, TOKEN), board
