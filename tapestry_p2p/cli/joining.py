@@ -14,9 +14,11 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from tapestry_p2p.cli import newcomer
+from tapestry_p2p.cli.base import base_terms, obtain_base
 from tapestry_p2p.cli.output import note, plain, say
 from tapestry_p2p.cli.retiring import address_of
 from tapestry_p2p.daemon.address import Address
+from tapestry_p2p.daemon.base import base_record, need_base
 from tapestry_p2p.daemon.config import Bootstrap, Config, Member, load_config
 from tapestry_p2p.daemon.departure import come_back, departure
 from tapestry_p2p.daemon.describe import describe
@@ -44,6 +46,7 @@ def join(
     data: Annotated[list[Path], Parameter(consume_multiple=True)] = [],  # noqa: B006 (read only)
     languages: str = "",
     task_file: Path | None = None,
+    base: Path | None = None,
     yes: bool = False,
     home: Path | None = None,
 ) -> None:
@@ -70,6 +73,8 @@ def join(
         Languages of the data, with commas between: de,fr. Published.
     task_file
         The code of the network's own task, if it has one; it must be what the members agreed on.
+    base
+        The file of the network's base weights, if it has any and you have it; else it is fetched.
     yes
         Accept what the network says of itself without being asked.
     home
@@ -93,6 +98,7 @@ def join(
     _accept(yes=yes)
     paths.make()
     texts = newcomer.data_or_sample(data, spoken, manifest.task.name, paths)
+    obtain_base(manifest, base, addresses, paths)
     _same_model(manifest, code, paths, texts)
     if code is not None:
         newcomer.copy_code(code, paths, manifest.task.file)
@@ -190,6 +196,7 @@ def terms(manifest: Manifest) -> Iterator[str]:
     yield f"Id        {manifest.network_id.hex()}"
     yield f"Task      {plain(task.name)}{own}{plain(f' ({options})') if options else ''}"
     yield f"Genesis   seed {manifest.genesis.seed}, {manifest.schema.parameters} parameters"
+    yield from base_terms(manifest)
     yield f"Rounds    {manifest.training.inner_steps} steps each, published as {_streams(manifest)}"
     yield f"Mixing    {mixing.rule}, tolerates {hostile}"
     yield "Yours     your records stay here; what was learned from them is published, and tells"
@@ -245,7 +252,9 @@ def _same_model(manifest: Manifest, code: Path | None, paths: Paths, texts: list
     if code is not None:
         task = f"{code}:{task.rpartition(':')[2]}"
     note("building the model once, to compare it with the network's")
-    built = describe(task, dict(manifest.task.options), manifest.genesis.seed, texts, paths.cache)
+    options, seed = dict(manifest.task.options), manifest.genesis.seed
+    base = base_record(manifest.base, need_base(manifest, paths))
+    built = describe(task, options, seed, texts, paths.cache, base)
     schema = manifest.schema
     if (built.schema, built.parameters) != (schema.hash, schema.parameters):
         raise TapestryError(

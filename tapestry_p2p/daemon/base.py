@@ -5,6 +5,7 @@ the manifest's SHA-256; until then it lies there under another name. Peers are g
 piece, as they are given copies: by a leaf of the Merkle tree whose root the manifest states.
 """
 
+import contextlib
 import hashlib
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -28,7 +29,7 @@ def name_base(
 ) -> Base:
     """The manifest's section for a file. TapestryError: 78 if it cannot be read or named, 2."""
     whole, leaves, size = hashlib.sha256(), [], 0
-    for piece in _pieces(path):
+    for piece in pieces_of(path):
         whole.update(piece)
         leaves.append(leaf_hash(piece))
         size += len(piece)
@@ -60,7 +61,7 @@ def take_base(source: Path, base: Base, paths: Paths) -> Path:
     """Put a file that is at hand where the member keeps it. TapestryError (78, 1)."""
     target = base_path(paths, base)
     if not is_held(target, base):
-        write_verified(target, base, _pieces(source), f"{source}")
+        write_verified(target, base, pieces_of(source), f"{source}")
     return target
 
 
@@ -137,32 +138,31 @@ class Held:
     """
 
     def __init__(self, path: Path, base: Base) -> None:
+        """TapestryError (78) if the file is not the one that the manifest names."""
         self._path, self._base = path, base
         self._leaves = b""
+        with contextlib.suppress(OSError):
+            self._leaves = path.with_name(path.name + LEAVES).read_bytes()
+        if root_of(self._leaves) != base.root:  # lost, or not ours: by the file itself, once
+            self._leaves = b"".join(map(leaf_hash, pieces_of(path)))
+        if root_of(self._leaves) != base.root:
+            raise TapestryError(
+                f"{path} is damaged: it is not the file that the network names. Remove it, and get"
+                f" the one with SHA-256 {base.digest}",
+                BAD_CONFIG,
+            )
 
     def answer(self, request: BaseLeavesRequest | BaseRequest) -> tuple[FetchResponse, bytes]:
         """What we can give of a request: response and body."""
         if request.root.hex() != self._base.root:
             return FetchResponse("missing"), b""
         if isinstance(request, BaseLeavesRequest):
-            leaves = self._all_leaves()
-            return (FetchResponse("ok", len(leaves), len(leaves)) if leaves else _MISSING), leaves
+            return FetchResponse("ok", len(self._leaves), len(self._leaves)), self._leaves
         start = request.index * CHUNK_BYTES
         total = min(CHUNK_BYTES, self._base.bytes - start)
         length = min(request.length, total - request.offset)
         piece = self._read(start + request.offset, length) if length > 0 else b""
         return (FetchResponse("ok", len(piece), total) if piece else _MISSING), piece
-
-    def _all_leaves(self) -> bytes:
-        if not self._leaves:
-            try:
-                found = self._path.with_name(self._path.name + LEAVES).read_bytes()
-            except OSError:
-                found = b""
-            if root_of(found) != self._base.root:
-                found = b"".join(map(leaf_hash, _pieces(self._path)))
-            self._leaves = found if root_of(found) == self._base.root else b""
-        return self._leaves
 
     def _read(self, start: int, length: int) -> bytes:
         try:
@@ -183,7 +183,8 @@ def root_of(leaves: bytes) -> str:
     return merkle_root(cut).hex()
 
 
-def _pieces(path: Path) -> Iterator[bytes]:
+def pieces_of(path: Path) -> Iterator[bytes]:
+    """The bytes of a file, a piece at a time. TapestryError (78) if it cannot be read."""
     try:
         with path.open("rb") as file:
             while piece := file.read(CHUNK_BYTES):

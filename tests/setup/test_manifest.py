@@ -34,6 +34,19 @@ def minimal() -> m.Manifest:
     return m.parse_manifest(MINIMAL.encode())
 
 
+BASE = f"""
+[base]
+digest = "{HASH}"
+bytes = 100
+root = "{HASH}"
+"""
+ADAPTERS = "rank = 4\nalpha = 8\nadapt = ['blocks/*']\n"
+
+
+def based() -> m.Manifest:
+    return m.parse_manifest((MINIMAL + BASE + ADAPTERS).encode())
+
+
 def refused(text: str, exit_code: int = BAD_CONFIG) -> str:
     with pytest.raises(TapestryError) as caught:
         m.parse_manifest(text.encode())
@@ -47,6 +60,29 @@ def test_a_dumped_manifest_is_the_same_manifest() -> None:
     text = m.dump_manifest(manifest)
     assert m.parse_manifest(text.encode()) == manifest
     assert m.dump_manifest(m.parse_manifest(text.encode())) == text
+
+
+def test_a_base_is_part_of_what_is_agreed() -> None:
+    text = m.dump_manifest(based())
+    assert m.parse_manifest(text.encode()) == based()
+    assert "[base]" not in m.dump_manifest(minimal())
+
+
+@pytest.mark.parametrize(
+    ("base", "words"),
+    [
+        (BASE.replace(HASH, "x", 1), "digest: must be 64"),
+        (BASE.replace("100", "0"), "bytes"),
+        (BASE.replace("100", str(1 << 32)), "bytes"),
+        (BASE + "rank = 4", "alpha and rank go together"),
+        (BASE + "alpha = 4.0", "alpha and rank go together"),
+        (BASE + "adapt = ['x']", "adapt goes with rank"),
+        (BASE + "rank = 4\nalpha = 8\nadapt = []", "1 to 64 patterns"),
+        (BASE + "rank = 4\nalpha = 8\nadapt = ['']", "a pattern is empty"),
+    ],
+)
+def test_a_base_that_means_nothing_is_refused(base: str, words: str) -> None:
+    assert words in refused(MINIMAL + base)
 
 
 def test_a_default_left_out_is_the_same_network() -> None:
@@ -70,15 +106,17 @@ def test_every_key_changes_the_id() -> None:
         "all_to_all_max": 16, "k": 17, "gamma": 0.4, "mu": 0.5, "rho": 0.5, "view": "applied_pull",
         "probation_rounds": 100, "inner_steps": 51, "schedule_steps": 21, "chunk_bytes_max": 131072,
         "entry_bytes_max": 1 << 25, "entries_per_minute_max": 601, "norm_max": 2e6,
+        "bytes": 101, "rank": 5, "alpha": 3.0, "adapt": ["head/*"],
     }  # fmt: skip
-    ids = {minimal().network_id}
-    count = 1
+    ids = {minimal().network_id, based().network_id}
+    count = 2
     for section, kind in tomlfile.sections(m.Manifest).items():
         for key in kind.__struct_fields__:
             if key in {"wire", "digest"}:
                 continue
-            part = msgspec.structs.replace(getattr(minimal(), section), **{key: changed[key]})
-            ids.add(msgspec.structs.replace(minimal(), **{section: part}).network_id)
+            start = based() if section == "base" else minimal()
+            part = msgspec.structs.replace(getattr(start, section), **{key: changed[key]})
+            ids.add(msgspec.structs.replace(start, **{section: part}).network_id)
             count += 1
     assert len(ids) == count
 
