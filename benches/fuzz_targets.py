@@ -135,6 +135,8 @@ REQUESTS = [
     fetch.encode_request(fetch.LeavesRequest(AUTHOR.public_key, 3, ROOT)),
     fetch.encode_request(fetch.FrameRequest(AUTHOR.public_key, 3, ROOT, 0, 0, 100)),
     fetch.encode_request(fetch.ManifestRequest(NETWORK)),
+    fetch.encode_request(fetch.BaseLeavesRequest(ROOT)),
+    fetch.encode_request(fetch.BaseRequest(ROOT, 3, 10, 100)),
 ]
 VECTOR = np.random.default_rng(0).standard_normal(D).astype(np.float32)
 FRAMES = [

@@ -1,6 +1,7 @@
 """Base weights: named by digest, fetched in verified pieces, whole only when all are verified."""
 
 import hashlib
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -137,15 +138,36 @@ def test_a_holder_gives_hashes_and_pieces(file: Path, base: Base, paths: Paths) 
     assert held.answer(BaseRequest(root, 0, 0, 10))[0].status == "missing"
 
 
+def test_the_vectors_of_the_wire_page(tmp_path: Path, paths: Paths) -> None:
+    """What another implementation has to reproduce."""
+    given = json.loads((Path(__file__).parents[1] / "vectors" / "base.json").read_text())
+    path = tmp_path / "vector"
+    path.write_bytes(bytes(i % 251 for i in range(given["bytes"])))
+    base = name_base(path)
+    assert (base.digest, base.root) == (given["digest"], given["root"])
+    held = Held(take_base(path, base, paths), base)
+    for name, body in (
+        ("base_leaves", bytes.fromhex("".join(given["leaves"]))),
+        ("base", path.read_bytes()[2 * CHUNK_BYTES + 10 :][:900]),
+    ):
+        response, found = held.answer(_asked(bytes.fromhex(given["requests"][name])))
+        assert encode_response(response).hex() == given["responses"][name]
+        assert found == body
+
+
+def _asked(request: bytes) -> BaseLeavesRequest | BaseRequest:
+    asked = decode_request(request)
+    assert isinstance(asked, BaseLeavesRequest | BaseRequest)
+    return asked
+
+
 # ---- over the wire --------------------------------------------------------------------------
 
 
 def _serving(answer: Callable[[BaseLeavesRequest | BaseRequest], Answer]) -> object:
     async def serve(peer: bytes, request: bytes) -> tuple[bytes, bytes]:
         await trio.lowlevel.checkpoint()
-        asked = decode_request(request)
-        assert isinstance(asked, BaseLeavesRequest | BaseRequest)
-        response, body = answer(asked)
+        response, body = answer(_asked(request))
         return encode_response(response), body
 
     return serve

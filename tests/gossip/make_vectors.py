@@ -1,14 +1,23 @@
-"""Write tests/vectors/headers.json. Run by hand when the header format changes (a new wire)."""
+"""Write tests/vectors/headers.json and base.json. By hand, when the format changes (a new wire)."""
 
 import json
 from dataclasses import asdict
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from gossip_kit import Author
 
+from tapestry_p2p.gossip.fetch import (
+    BaseLeavesRequest,
+    BaseRequest,
+    FetchResponse,
+    encode_request,
+    encode_response,
+)
 from tapestry_p2p.gossip.header import SEQ_MAX, SignedHeader
 from tapestry_p2p.gossip.identity import Identity
+from tapestry_p2p.gossip.merkle import CHUNK_BYTES, leaf_hash, merkle_root
 from tapestry_p2p.gossip.own import sign_retire
 
 
@@ -43,8 +52,40 @@ def main() -> None:
             payload_bytes=2**40, root=b"", round=2**32, tokens=SEQ_MAX)),
         _case("retire", author, sign_retire(author.network, author.key, author.identity.sign)),
     ]  # fmt: skip
-    path = Path(__file__).parent.parent / "vectors" / "headers.json"
-    path.write_text(json.dumps(cases, indent=1) + "\n")
+    _write("headers.json", cases)
+    _write("base.json", _base())
+
+
+def _write(name: str, value: Any) -> None:
+    path = Path(__file__).parent.parent / "vectors" / name
+    path.write_text(json.dumps(value, indent=1) + "\n")
+
+
+def _base() -> dict[str, Any]:
+    """A base file of two whole pieces and a bit: byte i is i mod 251."""
+    content = bytes(i % 251 for i in range(2 * CHUNK_BYTES + 1000))
+    leaves = [
+        leaf_hash(content[at : at + CHUNK_BYTES]) for at in range(0, len(content), CHUNK_BYTES)
+    ]
+    root = merkle_root(leaves)
+    last = BaseRequest(root, 2, 10, 900)
+    return {
+        "rule": "byte i is i mod 251",
+        "bytes": len(content),
+        "digest": sha256(content).hexdigest(),
+        "leaves": [leaf.hex() for leaf in leaves],
+        "root": root.hex(),
+        "requests": {
+            "base_leaves": encode_request(BaseLeavesRequest(root)).hex(),
+            "base": encode_request(last).hex(),
+        },
+        "asked": {"index": last.index, "offset": last.offset, "length": last.length},
+        "responses": {
+            "base_leaves": encode_response(FetchResponse("ok", 96, 96)).hex(),
+            "base": encode_response(FetchResponse("ok", 900, 1000)).hex(),
+            "missing": encode_response(FetchResponse("missing")).hex(),
+        },
+    }
 
 
 if __name__ == "__main__":

@@ -12,6 +12,8 @@ from tapestry_p2p.gossip.fetch import (
     FRAMES_MAX,
     REQUEST_BYTES_MAX,
     STATUSES,
+    BaseLeavesRequest,
+    BaseRequest,
     ChunkRequest,
     FetchRequest,
     FetchResponse,
@@ -32,6 +34,11 @@ REQUESTS: st.SearchStrategy[FetchRequest] = st.one_of(
     st.builds(
         FrameRequest, HASH, SEQ, HASH, st.integers(0, FRAMES_MAX - 1), st.just(0),
         st.integers(1, CHUNK_BYTES),
+    ),
+    st.builds(BaseLeavesRequest, HASH),
+    st.builds(
+        BaseRequest, HASH, st.integers(0, FRAMES_MAX - 1), st.integers(0, 1000),
+        st.integers(1, CHUNK_BYTES - 1000),
     ),
 )  # fmt: skip
 
