@@ -28,7 +28,8 @@ log = logging.getLogger("tapestry.bulk")
 
 MAPPED_FROM = 1 << 24  # parameters: 64 MB a vector; below, files would only cost writes to the disk
 PIECE = 4 << 20  # bytes of an array that are hashed, written or read at a time
-SETTLE_EVERY = 64 << 20  # bytes of a vector that is read
+SETTLE_EVERY = 64 << 20  # bytes of a vector that is read; parameters of one that is made
+_STEP = 1 << 20  # parameters
 Piece = bytes | memoryview
 
 
@@ -50,10 +51,31 @@ class Shelf:
                 log.warning("%s: %s; a vector stays in memory", self._folder, error.strerror)
         return np.empty(d, np.float32)
 
+    def is_mapped(self, d: int) -> bool:
+        """Whether vectors of that length are files."""
+        return d >= self._mapped_from
+
+    def bytes(self, size: int) -> NDArray[np.uint8]:
+        """uint8[size] as `empty` gives ``size / 4`` parameters."""
+        import numpy as np
+
+        return self.empty(-(-size // 4)).view(np.uint8)[:size]
+
     def settle(self) -> None:
         """The pages of all mapped vectors may leave this process; what they hold is kept."""
         for held in list(self._maps):
             held.madvise(mmap.MADV_DONTNEED)
+
+    def made(self, step: Callable[..., Any], *vectors: NDArray[np.float32]) -> Any:
+        """float32[d] of equal vectors: ``step(block of each, ..., out=)`` for every block."""
+        out = self.empty(len(vectors[0]))
+        for start in range(0, len(out), _STEP):
+            block = slice(start, start + _STEP)
+            step(*(vector[block] for vector in vectors), out=out[block])
+            if start % SETTLE_EVERY == 0:
+                self.settle()
+        self.settle()
+        return out
 
     def _mapped(self, size: int) -> mmap.mmap:
         with tempfile.TemporaryFile(dir=self._folder, prefix="vector-") as file:
@@ -61,6 +83,9 @@ class Shelf:
             found = mmap.mmap(file.fileno(), size)
         self._maps.add(found)
         return found
+
+
+IN_MEMORY = Shelf(Path(), 1 << 62)
 
 
 # ---- documents -----------------------------------------------------------------------------------

@@ -29,7 +29,8 @@ class Keeper:
     def __init__(self, directory: Path, program: Program, judge: Judge) -> None:
         self._program, self._judge = program, judge
         self.place = program.fresh(program.genesis)
-        self.average = None if program.schedule_steps else Average(program.genesis)
+        shelf, genesis = program.shelf, program.genesis
+        self.average = None if program.schedule_steps else Average(genesis, shelf=shelf)
         self.restored = False
         moments = jax.tree.structure(self.place.moments)
         identity = (
@@ -60,8 +61,8 @@ class Keeper:
         """The place to go on from: the node's vector and step, our own moments and cursor."""
         if not self.restored:
             return self._program.fresh(vector, step, step)
-        own = self._program.copy(self.place)
-        moments = with_schedule_at(own.moments, step)
+        own = self.place
+        moments = with_schedule_at(self._program.owned(own.moments), step)
         return Place(self._program.params(vector, own.params), moments, step, own.cursor)
 
     def _tree(self, place: Place) -> Any:
@@ -77,9 +78,11 @@ class Keeper:
     def _restore(self, tree: Any, counters: dict[str, Any]) -> None:
         copy, self.restored = self._program.copy, True
         step, cursor = counters["step"], counters["cursor"]
+        self.place.params = self.place.moments = None  # two at a time would be too many
         self.place = copy(Place(tree["params"], tree["moments"], step, cursor))
         if self.average:
-            self.average = Average(tree["average"], counters["averaged"])
+            vector = np.array(tree["average"]) if not self._program.big else tree["average"]
+            self.average = Average(vector, counters["averaged"], self._program.shelf)
         if not self._judge.collecting:
             return
         judged_at, bests, branched = counters["judged"]

@@ -6,6 +6,7 @@ and the randomness of a step follow from the cursor alone. Knows nothing of roun
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -16,9 +17,11 @@ import numpy as np
 import optax
 from numpy.typing import NDArray
 
+from tapestry_p2p.bulk import IN_MEMORY, Shelf
 from tapestry_p2p.learn.task import BatchSource, Task, layout_of, optimizer_of, tokens_of
 from tapestry_p2p.learn.vector import Params
 
+NORM_BLOCK = 1 << 20
 FAR = 3.0  # times the distance of the newest vector from the average
 
 InnerStep = Callable[..., tuple[Params, Any, jax.Array]]
@@ -37,13 +40,25 @@ class Place:
 class Program:
     """A task's training step, compiled once and used by every learner of this process."""
 
-    def __init__(self, task: Task, seed: int, batch_seed: int, schedule_steps: int) -> None:
+    def __init__(
+        self,
+        task: Task,
+        seed: int,
+        batch_seed: int,
+        schedule_steps: int,
+        shelf: Shelf = IN_MEMORY,
+    ) -> None:
+        """``shelf``: where vectors live that are not on the device."""
         self.task = task
         self.schedule_steps = schedule_steps
-        self.genesis_params = task.init(jax.random.key(seed % (1 << 32)))
-        self.layout = layout_of(task, self.genesis_params)
-        self.genesis = self.layout.flatten(self.genesis_params)
-        self.whole_genesis = self.layout.whole(self.genesis_params)
+        self.shelf = shelf
+        params = task.init(jax.random.key(seed % (1 << 32)))
+        self.layout = layout_of(task, params)
+        self.big = shelf.is_mapped(self.layout.parameters)
+        self.genesis = self.layout.flatten(params, shelf.empty)
+        local = bool(self.layout.local_leaves)
+        self.genesis_params = params if local else None  # for its local leaves
+        self.whole_genesis = self.layout.whole(params, shelf.empty) if local else self.genesis
         self.source: BatchSource = task.batches("train", batch_seed)
         self.tokens_per_batch = tokens_of(task, self.source(0))
         self._frozen = getattr(task, "frozen", None)
@@ -53,6 +68,7 @@ class Program:
         self._copy = jax.jit(lambda tree: jax.tree.map(jnp.copy, tree))
         self._fresh = jax.jit(self._optimizer.init)
         self._add = jax.jit(lambda params, by: jax.tree.map(lambda a, b: a + b, params, by))
+        self._add_leaf = jax.jit(lambda a, b: a + b, donate_argnums=0)
 
     def fresh(self, vector: NDArray[np.float32], step: int = 0, cursor: int = 0) -> Place:
         """A training that begins at float32[d] with no moments."""
@@ -63,11 +79,19 @@ class Program:
     def params(self, vector: NDArray[np.float32], own: Params | None = None) -> Params:
         """The tree of float32[d] on the device, its local leaves from ``own``, else genesis'."""
         own = self.genesis_params if own is None else own
-        return self._copy(self.layout.unflatten(vector, own))
+        return self.owned(self.layout.unflatten(vector, own, copy=not self.big))
+
+    def owned(self, tree: Any) -> Any:
+        """The tree in arrays of its own on the device; a big one leaf by leaf."""
+        if not self.big:
+            return self._copy(tree)
+        made = jax.tree.map(lambda leaf: jnp.array(leaf, copy=True), tree)
+        self.shelf.settle()
+        return made
 
     def copy(self, place: Place) -> Place:
         """The same point in arrays of its own."""
-        params, moments = self._copy((place.params, place.moments))
+        params, moments = self.owned((place.params, place.moments))
         return Place(params, moments, place.step, place.cursor)
 
     def advance(self, place: Place) -> float:
@@ -82,7 +106,15 @@ class Program:
 
     def add(self, place: Place, correction: NDArray[np.float32]) -> None:
         """Add float32[d] to the parameters; local ones stay as they are."""
-        place.params = self._add(place.params, self.layout.step(correction))
+        if not self.big:
+            place.params = self._add(place.params, self.layout.step(correction))
+            return
+        leaves, tree = jax.tree.flatten(place.params)
+        place.params = None  # so that each leaf is moved where it is, not beside it
+        for at, by in enumerate(jax.tree.leaves(self.layout.step(correction))):
+            leaves[at] = self._add_leaf(leaves[at], by)
+        place.params = jax.tree.unflatten(tree, leaves)
+        self.shelf.settle()
 
     def over(self, place: Place) -> bool:
         """Whether the schedule has an end and this is it."""
@@ -93,7 +125,8 @@ class Program:
         place = self.fresh(self.genesis)
         self.advance(place)
         self.add(place, self.genesis)
-        self.copy(place)
+        if not self.big:  # else it is done leaf by leaf
+            self.copy(place)
 
 
 def inner_step(task: Task, optimizer: optax.GradientTransformation) -> InnerStep:
@@ -137,28 +170,41 @@ class Average:
     ETA = 16
     MEMORY = 256
 
-    def __init__(self, vector: NDArray[np.float32], seen: int = 0) -> None:
+    def __init__(
+        self, vector: NDArray[np.float32], seen: int = 0, shelf: Shelf = IN_MEMORY
+    ) -> None:
         self.vector = vector  # float32[d]
         self.seen = seen
+        self._shelf = shelf
 
     def follow(self, vector: NDArray[np.float32]) -> None:
         """Take in the newest float32[d]."""
         self.seen += 1
         share = max((self.ETA + 1) / (self.seen + self.ETA), 1 / self.MEMORY)
-        self.vector = self.vector + np.float32(share) * (vector - self.vector)
+
+        def step(old: NDArray[np.float32], new: NDArray[np.float32], out: Any) -> None:
+            np.add(old, np.float32(share) * (new - old), out=out)
+
+        self.vector = self._shelf.made(step, self.vector, vector)
 
     def restart(self, start: NDArray[np.float32], last: NDArray[np.float32]) -> None:
         """Training goes on from ``start``; ``last`` was the newest followed. Both float32[d].
 
         A start much farther off than the newest was (a copy adopted, another's state) begins anew.
         """
-        if norm(start - self.vector) > FAR * norm(last - self.vector):
+        if norm(start, self.vector) > FAR * norm(last, self.vector):
             self.vector, self.seen = start, 0
 
 
-def norm(vector: NDArray[np.float32]) -> float:
-    """Euclidean norm, summed in float64."""
-    return float(np.linalg.norm(vector.astype(np.float64)))
+def norm(vector: NDArray[np.float32], origin: NDArray[np.float32] | None = None) -> float:
+    """Euclidean norm (of ``vector - origin``), summed in float64."""
+    total = 0.0
+    for start in range(0, len(vector), NORM_BLOCK):
+        part = vector[start : start + NORM_BLOCK].astype(np.float64)
+        if origin is not None:
+            part -= origin[start : start + NORM_BLOCK]
+        total += float(part @ part)
+    return math.sqrt(total)
 
 
 def with_schedule_at(moments: Any, step: int) -> Any:

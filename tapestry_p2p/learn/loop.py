@@ -16,15 +16,17 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import numpy as np
 from numpy.typing import NDArray
 
 from tapestry_p2p import link
 from tapestry_p2p.learn import course as course_
 from tapestry_p2p.learn.gain import Gain
+from tapestry_p2p.learn.good import Good
 from tapestry_p2p.learn.judge import Judge
 from tapestry_p2p.learn.keep import Keeper
-from tapestry_p2p.learn.learner import Program
+from tapestry_p2p.learn.learner import Program, norm
 from tapestry_p2p.learn.questions import Questions
 from tapestry_p2p.learn.talk import TextSocket
 from tapestry_p2p.learn.task import TaskError
@@ -61,8 +63,9 @@ class Loop:
         self._gain = gain
         self._course = course_.Course()
         self._place = keeper.place
-        self._good = program.copy(self._place)
-        self._last_own = program.layout.flatten(self._place.params)
+        self._good = Good(program, self._place)
+        keeper.place = self._good.place
+        self._last_own = program.layout.flatten(self._place.params, program.shelf.empty)
         self._nonfinite = 0
         self._weighed = False
         self._tally = Tally()
@@ -129,12 +132,13 @@ class Loop:
             self._tell(self._gain.work(self._place, self._shown))
 
     def _hand_over(self) -> None:
-        vector = self._program.layout.flatten(self._place.params)
-        if not np.isfinite(self._program.layout.whole(self._place.params)).all():
+        params, shelf = self._place.params, self._program.shelf
+        if not all(is_finite(np.asarray(leaf)) for leaf in jax.tree.leaves(params)):
             self._recover()
             return
         self._nonfinite = 0
-        self._good, self._last_own = self._program.copy(self._place), vector
+        self._good.take(self._place)
+        self._last_own = vector = self._program.layout.flatten(params, shelf.empty)
         if self._keeper.average:
             self._keeper.average.follow(vector)
         round_, applied = self._course.round, self._course.applied
@@ -153,7 +157,8 @@ class Loop:
         if self._nonfinite >= NONFINITE_MAX:
             raise TaskError("nonfinite", "the loss or the parameters keep leaving the finite")
         cursor = self._place.cursor
-        self._place = self._program.copy(self._good)
+        self._place.params = self._place.moments = None
+        self._place = self._good.again()
         self._place.cursor = cursor
         self._course.restart_round()
         self._tally.forget()
@@ -180,7 +185,7 @@ class Loop:
 
     def _save(self) -> None:
         try:
-            self._keeper.save(self._good, self._place.cursor)
+            self._keeper.save(self._good.place, self._place.cursor)
             if self._gain:
                 self._gain.save()
         except OSError as error:  # a full disk must not end the training
@@ -213,13 +218,16 @@ class Loop:
         order(record)
 
     def _start(self, record: dict[str, Any]) -> None:
-        vector = self._vectors.read(link.IN, record["seq"], record["digest"])
+        empty = self._program.shelf.empty
+        vector = self._vectors.read(link.IN, record["seq"], record["digest"], empty)
         if not near(vector, self._last_own):
             raise TaskError("start_too_far", "the start is too far from the last own vector")
         if self._keeper.average:
             self._keeper.average.restart(vector, self._last_own)
+        self._place.params = self._place.moments = None
         self._place = self._keeper.resume(vector, record["step"])
-        self._good, self._last_own = self._program.copy(self._place), vector
+        self._good.take(self._place)
+        self._last_own = vector
         self._course.start(record["seq"], record["round"])
         self._tally.forget()
         if self._gain:
@@ -266,15 +274,16 @@ class Loop:
         self._move(addition)
 
     def _read_addition(self, direction: str, record: dict[str, Any]) -> NDArray[np.float32]:
-        vector = self._vectors.read(direction, record["seq"], record["digest"])
-        if not np.isfinite(vector).all():
+        empty = self._program.shelf.empty
+        vector = self._vectors.read(direction, record["seq"], record["digest"], empty)
+        if not is_finite(vector):
             raise link.LinkError(f"{record['t']}: not finite")
         return vector
 
     def _move(self, addition: NDArray[np.float32]) -> None:
         """Add float32[d] to the parameters, and to those that a recovery goes back to."""
         self._program.add(self._place, addition)
-        self._program.add(self._good, addition)
+        self._good.add(addition)
         finished = self._course.phase == course_.FINISHED
         begin = time.monotonic()
         self._judge.corrected(self._place, finished and self._course.unanswered == 0)
@@ -353,7 +362,13 @@ def near(vector: NDArray[np.float32], own: NDArray[np.float32]) -> bool:
     any honest mixing, narrow enough that a compromised node cannot make us train a chosen point
     far from any model (docs/security.md).
     """
-    if not np.isfinite(vector).all():
+    if not is_finite(vector):
         return False
-    radius = 10 * np.linalg.norm(own.astype(np.float64)) + math.sqrt(len(own))
-    return bool(np.linalg.norm(vector.astype(np.float64) - own) <= radius)
+    return norm(vector, own) <= 10 * norm(own) + math.sqrt(len(own))
+
+
+def is_finite(array: NDArray[Any]) -> bool:
+    """Whether every number is finite."""
+    flat = array.reshape(-1)
+    step = 1 << 20
+    return all(np.isfinite(flat[at : at + step]).all() for at in range(0, len(flat), step))

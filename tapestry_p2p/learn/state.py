@@ -10,15 +10,14 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import jax
-import msgpack
 import numpy as np
 
-from tapestry_p2p import crash
+from tapestry_p2p import bulk, crash
 
 MAGIC = b"tapestry trainer state 1\n"
 DIGEST_BYTES = 32
@@ -47,7 +46,7 @@ class StateStore:
         """Write the next generation over the older of the two. OSError if the disk is full."""
         begin = time.monotonic()
         generation = self._generation + 1
-        body = msgpack.packb(
+        body = bulk.pieces(
             {
                 "identity": self._identity,
                 "generation": generation,
@@ -55,8 +54,17 @@ class StateStore:
                 "leaves": [_pack(leaf) for leaf in jax.tree.leaves(tree)],
             }
         )
-        content = MAGIC + hashlib.sha256(body).digest() + body
-        replace(self._directory / f"state.{generation % 2}", content)
+
+        def fill(file: IO[bytes]) -> None:
+            hasher = hashlib.sha256()
+            file.write(MAGIC + bytes(DIGEST_BYTES))
+            for piece in body:
+                hasher.update(piece)
+                file.write(piece)
+            file.seek(len(MAGIC))
+            file.write(hasher.digest())
+
+        _replace(self._directory / f"state.{generation % 2}", fill)
         self._generation = generation
         now = time.monotonic()
         self._not_before = now + max(PAUSE_S, PAUSE_SHARE * (now - begin))
@@ -79,11 +87,19 @@ class StateStore:
 
 def replace(path: Path, content: bytes) -> None:
     """Write a file whole or not at all, 0600, durable when this returns."""
+
+    def fill(file: IO[bytes]) -> None:
+        file.write(content)
+
+    _replace(path, fill)
+
+
+def _replace(path: Path, fill: Callable[[IO[bytes]], None]) -> None:
     fresh = path.with_name(path.name + ".new")
     crash.point(f"before writing {path.name}")
     descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "wb") as file:
-        file.write(content)
+        fill(file)
         file.flush()
         os.fsync(file.fileno())
     crash.point(f"before replacing {path.name}")
@@ -98,21 +114,26 @@ def replace(path: Path, content: bytes) -> None:
 
 
 def _read(path: Path) -> dict[str, Any] | None:
+    """The document in a file, whose arrays are views of it. It is read before it is mapped."""
+    start = len(MAGIC) + DIGEST_BYTES
     try:
-        content = path.read_bytes()
+        with path.open("rb") as file:
+            head = file.read(start)
+            hasher = hashlib.sha256()
+            for piece in bulk.read(file.fileno(), start, os.fstat(file.fileno()).st_size):
+                hasher.update(piece)
+            if head != MAGIC + hasher.digest():
+                return None
+            state: dict[str, Any] = bulk.views(bulk.mapped(file.fileno())[start:])
     except OSError:
         return None
-    body = content[len(MAGIC) + DIGEST_BYTES :]
-    if content[: -len(body) or None] != MAGIC + hashlib.sha256(body).digest():
-        return None
-    state: dict[str, Any] = msgpack.unpackb(body)
     return state
 
 
-def _pack(leaf: Any) -> tuple[str, list[int], bytes]:
+def _pack(leaf: Any) -> tuple[str, list[int], Any]:
     array = np.asarray(leaf)
-    return array.dtype.name, list(array.shape), array.tobytes()
+    return array.dtype.name, list(array.shape), array
 
 
-def _unpack(dtype: str, shape: list[int], content: bytes) -> Any:
+def _unpack(dtype: str, shape: list[int], content: memoryview) -> Any:
     return np.frombuffer(content, jax.numpy.dtype(dtype)).reshape(shape)

@@ -133,6 +133,7 @@ def _train(
 
 def _make_loop(sock: socket.socket, isolated: tuple[bool, str], configure: dict[str, Any]) -> Loop:
     cache = _use_cache(Path(configure["cache_dir"]))
+    from tapestry_p2p.bulk import Shelf
     from tapestry_p2p.learn.base import base_of, on_base
     from tapestry_p2p.learn.gain import Gain
     from tapestry_p2p.learn.judge import Judge
@@ -153,7 +154,8 @@ def _make_loop(sock: socket.socket, isolated: tuple[bool, str], configure: dict[
         task = on_base(task, base_of(configure["base"]))
     batch_seed = configure.get("batch_seed", _data_seed(configure["seed"], paths))
     with cache:
-        program = Program(task, configure["seed"], batch_seed, configure["schedule_steps"])
+        shelf = Shelf(Path(configure["state_dir"]))
+        program = Program(task, configure["seed"], batch_seed, configure["schedule_steps"], shelf)
     vectors = _say_hello(sock, isolated, program)
     with cache:
         program.compile()

@@ -10,7 +10,7 @@ every travelling leaf. Knows nothing of tasks or training.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
@@ -19,7 +19,10 @@ import jax
 import numpy as np
 from numpy.typing import NDArray
 
+from tapestry_p2p.bulk import IN_MEMORY
+
 Params = Any  # a pytree of floating-point arrays
+Empty = Callable[[int], NDArray[np.float32]]  # makes float32[n]
 NAMED_MAX = 20  # parameters in an error message
 
 
@@ -70,13 +73,17 @@ class Layout:
         """The same of all leaves, for this machine's own files; `schema` where none stays."""
         return _hash((*self.leaves, *self.local_leaves))
 
-    def flatten(self, params: Params) -> NDArray[np.float32]:
-        """The travelling leaves as float32[parameters]."""
-        return _joined(params, self._travelling)
+    def flatten(self, params: Params, empty: Empty = IN_MEMORY.empty) -> NDArray[np.float32]:
+        """The travelling leaves as float32[parameters], in memory that ``empty(parameters)`` is."""
+        return _joined(params, self._travelling, empty)
 
-    def whole(self, params: Params) -> NDArray[np.float32]:
+    def whole(self, params: Params, empty: Empty = IN_MEMORY.empty) -> NDArray[np.float32]:
         """All leaves as one float32 vector, the travelling ones first. It must stay here."""
-        return _joined(params, self._travelling + self._staying)
+        return _joined(params, self._travelling + self._staying, empty)
+
+    def parts(self, params: Params) -> Iterator[NDArray[np.float32]]:
+        """What `flatten` puts together, leaf by leaf; each is gone when the next is asked for."""
+        return _flat(params, self._travelling)
 
     def ravel(self, params: Params) -> jax.Array:
         """`flatten` for compiled functions."""
@@ -90,15 +97,19 @@ class Layout:
         places = zip(self._travelling + self._staying, self.leaves + self.local_leaves, strict=True)
         return self._placed({index: leaves[leaf.path] for index, leaf in places})
 
-    def unflatten(self, vector: NDArray[np.float32], own: Params | None = None) -> Params:
+    def unflatten(
+        self, vector: NDArray[np.float32], own: Params | None = None, copy: bool = True
+    ) -> Params:
         """The tree of numpy arrays, each in its own dtype, that `flatten` turns into `vector`.
+
+        Without ``copy`` its leaves are views of ``vector`` where they can be.
 
         The local leaves are those of the tree ``own``. A vector that `whole` made has them itself.
         ValueError if they are nowhere.
         """
-        placed, used = _cut(vector, self._travelling, self.leaves)
+        placed, used = _cut(vector, self._travelling, self.leaves, copy)
         if used < len(vector):
-            placed.update(_cut(vector[used:], self._staying, self.local_leaves)[0])
+            placed.update(_cut(vector[used:], self._staying, self.local_leaves, copy)[0])
         elif self._staying:
             if own is None:
                 raise ValueError("the model has local parameters, and none were given")
@@ -107,8 +118,11 @@ class Layout:
         return self._placed(placed)
 
     def step(self, vector: NDArray[np.float32]) -> Params:
-        """The tree of a change float32[parameters]: nobody else moves local leaves."""
-        placed, _ = _cut(vector, self._travelling, self.leaves)
+        """The tree of a change float32[parameters]: nobody else moves local leaves.
+
+        Its leaves are views of ``vector`` where they can be.
+        """
+        placed, _ = _cut(vector, self._travelling, self.leaves, copy=False)
         for index, leaf in zip(self._staying, self.local_leaves, strict=True):
             placed[index] = np.zeros(leaf.shape, _dtype(leaf.dtype))
         return self._placed(placed)
@@ -145,21 +159,30 @@ def _hash(leaves: Sequence[Leaf]) -> str:
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
-def _joined(params: Params, indices: list[int]) -> NDArray[np.float32]:
+def _flat(params: Params, indices: list[int]) -> Iterator[NDArray[np.float32]]:
     leaves = jax.tree_util.tree_leaves(params)
-    return np.concatenate(
-        [np.asarray(leaves[index]).astype(np.float32).ravel() for index in indices]
-    )
+    for index in indices:
+        yield np.asarray(leaves[index]).astype(np.float32, copy=False).ravel()
+
+
+def _joined(params: Params, indices: list[int], empty: Empty) -> NDArray[np.float32]:
+    leaves = jax.tree_util.tree_leaves(params)
+    size = sum(int(leaves[index].size) for index in indices)
+    vector, at = empty(size), 0
+    for part in _flat(params, indices):
+        vector[at : at + len(part)] = part
+        at += len(part)
+    return vector
 
 
 def _cut(
-    vector: NDArray[np.float32], indices: list[int], leaves: Sequence[Leaf]
+    vector: NDArray[np.float32], indices: list[int], leaves: Sequence[Leaf], copy: bool
 ) -> tuple[dict[int, Any], int]:
     """Leaves by their place in the tree, each in its own dtype; how many numbers they took."""
     placed, start = {}, 0
     for index, leaf in zip(indices, leaves, strict=True):
         piece = vector[start : start + leaf.size].reshape(leaf.shape)
-        placed[index] = piece.astype(_dtype(leaf.dtype))
+        placed[index] = piece.astype(_dtype(leaf.dtype), copy=copy)
         start += leaf.size
     return placed, start
 
