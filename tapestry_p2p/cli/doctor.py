@@ -26,7 +26,8 @@ ASK_S = 5.0
 def doctor(*, repair: bool = False, json: bool = False) -> int:
     """Look at this machine and at the member's files; say what is wrong and what to do.
 
-    Exit status 0 if no problem is left, 4 if there is one, 1 if it could not repair.
+    Exit status 0 if no problem is left, 4 if there is one, 1 if it could not repair, 75 if another
+    process has the store just now.
 
     Example: tapestry doctor --repair
 

@@ -39,6 +39,8 @@ def init(
 ) -> None:
     """Make a key, and found a network of your own. Nothing that exists is overwritten.
 
+    Exit status 6 if there is a member already.
+
     Example: tapestry init --name Ana --data my-texts --languages fr
 
     Parameters

@@ -52,7 +52,9 @@ def join(
 ) -> None:
     """Join a network by an invite link or its network.toml. Nothing that exists is overwritten.
 
-    A member that has left its network comes back by it, as who it was.
+    A member that has left its network comes back by it, as who it was. Exit status 6 if there is a
+    member already, or the network was not accepted; 7 if the model comes out otherwise here; 75 if
+    nobody in the link answers.
 
     Example: tapestry join 'tapestry:...' --name Bo --data my-texts
 

@@ -17,6 +17,9 @@ SHORT_ID = 8  # last characters of a peer id, shown beside a name
 def run(*, apart: bool = False) -> int:
     """Run this member until Ctrl-C, SIGTERM or `tapestry stop`.
 
+    Exit status 6 if it has left its network, or another process signs with its key; 75 if it runs
+    already.
+
     Example: tapestry run
 
     Parameters
