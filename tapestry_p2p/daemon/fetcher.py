@@ -8,12 +8,14 @@ where it broke. The outcome is a root, or one of gossip.events.REASONS.
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from functools import partial
+from typing import Protocol, TypeVar
 
 import trio
 
 from tapestry_p2p.bulk import Piece
 from tapestry_p2p.daemon.copies import Copies, Followed, copy_root
+from tapestry_p2p.daemon.partial import Partial, Partials
 from tapestry_p2p.daemon.patience import Patience
 from tapestry_p2p.daemon.rates import Pacer
 from tapestry_p2p.gossip.adoption import Reference
@@ -31,9 +33,13 @@ from tapestry_p2p.gossip.header import ADOPT, GENESIS, Header
 from tapestry_p2p.gossip.merkle import HASH_BYTES, chunk_hash, leaf_hash, merkle_root
 from tapestry_p2p.mix.adoption import coordinate_median
 from tapestry_p2p.mix.codec import CodecError, Vector
-from tapestry_p2p.mix.copy import FRAME_BYTES, PublicCopy, vector_of
+from tapestry_p2p.mix.copy import FRAME_BYTES, PublicCopy, need_sane
 
 log = logging.getLogger("tapestry.fetcher")
+T = TypeVar("T")
+
+THREAD_ABOVE = 500_000  # parameters; work on shorter vectors is quicker than a thread switch
+SETTLE_EVERY = 256  # frames: 64 MB
 
 BUSY_WAIT_S = 0.005
 BUSY_TRIES = 400
@@ -76,8 +82,12 @@ class Fetcher:
     mixing: trio.Lock = field(default_factory=trio.Lock)
     patience: Patience = field(default_factory=Patience)
     download: Pacer = field(default_factory=Pacer)  # what it keeps waiting is no peer's fault
+    partials: Partials = field(init=False)
     _turns: dict[bytes, trio.Lock] = field(default_factory=dict)
     fetched: dict[str, int] = field(default_factory=lambda: {"entries": 0, "copies": 0})  # bytes
+
+    def __post_init__(self) -> None:
+        self.partials = Partials(self.copies.space)
 
     async def entry(self, author: bytes, header: Header, sources: Sequence[bytes]) -> bytes:
         """Bring the author's copy from seq-1 to seq; its new root (b"" if the header has none)."""
@@ -92,30 +102,53 @@ class Fetcher:
         async with self.mixing:
             if self.copies.followed.get(author) is not followed or followed.seq != header.seq - 1:
                 raise FetchError("missing")  # let go or replaced meanwhile; the newer job decides
-            try:
-                followed.copy.advance(header.codec, payload, self.norm_max)
-            except CodecError as error:
-                log.warning("entry %d of %s: %s", header.seq, author.hex()[:8], error)
-                raise FetchError("content") from error
-            followed.seq = header.seq
-            followed.root = copy_root(followed.copy) if header.root else b""
+            await self._advance(author, followed, header, payload)
             if followed.root != header.root:
                 del self.copies.followed[author]
                 raise FetchError("root")
         return followed.root
 
+    async def _advance(
+        self, author: bytes, followed: Followed, header: Header, payload: Piece
+    ) -> None:
+        """Move the copy by the entry's payload. FetchError if it is not what an encoder makes."""
+        copy, before = followed.copy, followed.root
+        followed.root = b""  # nobody is given it as it is half way
+        try:
+            await self._in_thread(partial(copy.advance, header.codec, payload, self.norm_max))
+        except CodecError as error:
+            followed.root = before
+            log.warning("entry %d of %s: %s", header.seq, author.hex()[:8], error)
+            raise FetchError("content") from error
+        followed.seq = header.seq
+        if header.root:
+            followed.root = await self._in_thread(partial(copy_root, copy))
+
+    async def _in_thread(self, job: Callable[[], T]) -> T:
+        """Peers must not wait for work on a long vector."""
+        if self.parameters < THREAD_ABOVE:
+            return job()
+        return await trio.to_thread.run_sync(job)
+
     async def whole(self, author: bytes, header: Header, sources: Sequence[bytes]) -> bytes:
         """Replace the author's copy by the vector with the header's root."""
-        data = await self.keyframe(author, header.seq, header.root, sources)
-        try:
-            vector = vector_of(data, self.parameters, self.norm_max)
-        except CodecError as error:
-            raise FetchError("content") from error
+        vector = await self._sane(author, header.seq, header.root, sources, b"copy")
         async with self.mixing:
             self._need_wanted(author, header)
-            followed = Followed(header.seq, PublicCopy(vector), header.root)
-            self.copies.followed[author] = followed
+            copy = PublicCopy.holding(vector, self.copies.space)
+            self.copies.followed[author] = Followed(header.seq, copy, header.root)
         return header.root
+
+    async def _sane(
+        self, author: bytes, seq: int, root: bytes, sources: Sequence[bytes], purpose: bytes
+    ) -> Vector:
+        """`keyframe`, finite and not too long; else FetchError."""
+        vector = await self.keyframe(author, seq, root, sources, purpose)
+        try:
+            await self._in_thread(partial(need_sane, vector, self.norm_max))
+        except CodecError as error:
+            raise FetchError("content") from error
+        return vector
 
     def _need_wanted(self, author: bytes, header: Header) -> None:
         """FetchError if nobody waits for this copy any more, or a newer one is here."""
@@ -124,18 +157,25 @@ class Fetcher:
             raise FetchError("missing")
 
     async def keyframe(
-        self, author: bytes, seq: int, root: bytes, sources: Sequence[bytes]
-    ) -> bytes:
-        """The 4d bytes of the copy with that root; frames that came whole are asked for once."""
+        self,
+        author: bytes,
+        seq: int,
+        root: bytes,
+        sources: Sequence[bytes],
+        purpose: bytes = b"genesis",
+    ) -> Vector:
+        """The copy with that root, float32[d] to keep; frames that came are asked for once."""
         failed = FetchError("unreachable")
-        got: dict[int, bytes] = {}
+        name = purpose + author + root  # never one vector for two owners
+        found = self.partials.of(name, 4 * self.parameters)
         for source in sources:
             try:
-                await self._frames(source, LeavesRequest(author, seq, root), got)
+                await self._frames(source, LeavesRequest(author, seq, root), found)
             except FetchError as error:
                 failed = error
                 continue
-            return b"".join(got[index] for index in sorted(got))
+            self.partials.done(name)
+            return found.vector
         raise failed
 
     async def _begin(self, author: bytes, header: Header) -> bytes:
@@ -147,16 +187,15 @@ class Fetcher:
         if genesis is None:
             raise FetchError("missing")
         self._need_wanted(author, header)
-        self.copies.followed[author] = Followed(
-            header.seq, PublicCopy(genesis.vector), copy_root(genesis)
-        )
+        copy = self.copies.copy(genesis.vector)
+        self.copies.followed[author] = Followed(header.seq, copy, copy_root(genesis))
         return self.copies.followed[author].root
 
     # -- copies that start from others
 
     async def _adopt(self, author: bytes, header: Header, sources: Sequence[bytes]) -> bytes:
         """Start a copy as the median of the copies that the entry names; its root."""
-        payload = await self._payload(header, sources)
+        payload = bytes(await self._payload(header, sources))
         try:
             references = self.read_adoption(payload, author)
         except Malformed as error:
@@ -179,11 +218,7 @@ class Fetcher:
         if held is not None:
             return held
         holders = dict.fromkeys((author, *sources))
-        data = await self.keyframe(author, reference.seq, root, list(holders))
-        try:
-            return vector_of(data, self.parameters, self.norm_max)
-        except CodecError as error:
-            raise FetchError("content") from error
+        return await self._sane(author, reference.seq, root, list(holders), b"reference")
 
     async def ask_to_keep(self, reference: Reference) -> None:
         """Have the author of a reference serve that copy for a while. FetchError if it cannot."""
@@ -192,21 +227,29 @@ class Fetcher:
         request = LeavesRequest(author, reference.seq, reference.root)
         await self._ask(author, request, frames * HASH_BYTES)
 
-    async def _payload(self, header: Header, sources: Sequence[bytes]) -> bytes:
-        got: dict[bytes, Piece] = {}
+    async def _payload(self, header: Header, sources: Sequence[bytes]) -> memoryview:
+        """The entry's payload; chunks that came are asked for once, and are passed on from it."""
         failed = FetchError("unreachable")
+        size, found = self.chunk_bytes, self.partials.of(header.hash, header.payload_bytes)
         for source in sources:
             try:
                 for index, name in enumerate(header.chunks):
-                    if name not in got:
-                        got[name] = self.copies.chunks.get(name) or await self._chunk(
-                            source, header, index
-                        )
+                    first = header.chunks.index(name)
+                    if index in found.got:
+                        continue
+                    if first < index:  # where nothing changed, chunks are equal
+                        chunk: Piece = found.data[first * size : (first + 1) * size]
+                    else:
+                        held = self.copies.chunks.get(name)
+                        chunk = held or await self._chunk(source, header, index)
+                    found.put(index, index * size, chunk)
             except FetchError as error:
                 failed = error
                 continue
-            self.copies.chunks.put(header.author, got)
-            return b"".join(got[name] for name in header.chunks)
+            self.partials.done(header.hash)
+            views = (found.data[i : i + size] for i in range(0, header.payload_bytes, size))
+            self.copies.chunks.put(header.author, dict(zip(header.chunks, views, strict=True)))
+            return found.data
         raise failed
 
     async def _chunk(self, source: bytes, header: Header, index: int) -> bytes:
@@ -217,22 +260,25 @@ class Fetcher:
             raise FetchError("missing")
         return chunk
 
-    async def _frames(self, source: bytes, copy: LeavesRequest, got: dict[int, bytes]) -> None:
-        """Put into ``got`` the frames it lacks. Any source's leaves fit or do not fit the root."""
+    async def _frames(self, source: bytes, copy: LeavesRequest, found: Partial) -> None:
+        """Put the missing frames into ``found``. Any source's leaves fit the root or do not."""
         frames = -(-4 * self.parameters // FRAME_BYTES)
         joined = await self._ask(source, copy, frames * HASH_BYTES)
         leaves = [joined[i : i + HASH_BYTES] for i in range(0, len(joined), HASH_BYTES)]
         if merkle_root(leaves) != copy.root:
             raise FetchError("missing")
         for index, leaf in enumerate(leaves):
-            if index in got:
+            if index in found.got:
                 continue
             length = min(FRAME_BYTES, 4 * self.parameters - index * FRAME_BYTES)
             request = FrameRequest(copy.author, copy.seq, copy.root, index, 0, length)
             frame = await self._pieces(source, request)
             if leaf_hash(frame) != leaf:
                 raise FetchError("missing")
-            got[index] = frame
+            found.put(index, index * FRAME_BYTES, frame)
+            if index % SETTLE_EVERY == 0:
+                self.copies.space.settle()
+        self.copies.space.settle()
 
     async def _pieces(self, source: bytes, request: ChunkRequest | FrameRequest) -> bytes:
         """All that is asked for; of a slow source piece by piece, each with a deadline of its own.

@@ -13,7 +13,6 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-import numpy as np
 import trio
 
 from tapestry_p2p.bulk import Piece
@@ -218,8 +217,8 @@ class Rounds:
         while True:
             await self.greeted.wait()
             try:
-                data = await self._fetcher.keyframe(author, 0, root, self._protocol.greeted())
-                if self._copies.set_genesis(np.frombuffer(data, "<f4").astype(np.float32)):
+                vector = await self._fetcher.keyframe(author, 0, root, self._protocol.greeted())
+                if self._copies.set_genesis(vector):
                     return
             except FetchError as error:
                 log.info("nobody could give us the first vector yet: %s", error.reason)
