@@ -39,6 +39,7 @@ FILES = {  # path -> (file, type)
 TICKETS_MAX, TICKET_S = 32, 15.0
 KEEP_ALIVE_S = 15.0
 PROMPT_CHARS_MAX, TEXT_BYTES_MAX, PIECE_BYTES = 2000, 1000, 24
+MODELS = ("shared", "sovereign")
 BROKEN = "\ufffd"  # bytes of a character that is not whole yet
 STATUS = {NO_DAEMON: (503, "no_daemon"), NOT_READY: (503, "not_ready"), TIMEOUT: (504, "slow")}
 
@@ -53,6 +54,7 @@ class Wanted:
     prompt: str
     size: int  # bytes
     temperature: float
+    model: str
 
 
 class Actions:
@@ -166,6 +168,7 @@ class Actions:
                 "prompt": (wanted.prompt + said.replace(BROKEN, ""))[-PROMPT_CHARS_MAX:],
                 "bytes": size,
                 "temperature": wanted.temperature,
+                "model": wanted.model,
                 "seed": secrets.randbelow(1 << 31),
             }
         )
@@ -190,7 +193,10 @@ async def _wanted(request: Request) -> Wanted | None:
         return None
     if temperature is None or not 0 <= temperature <= 2:
         return None
-    return Wanted(prompt, size, temperature)
+    model = body.get("model", MODELS[0])
+    if model not in MODELS:
+        return None
+    return Wanted(prompt, size, temperature, model)
 
 
 def scores(found: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -73,6 +73,7 @@ class Board:
         try:
             status = await self._member.ask("status")
             peers = await self._member.ask("peers")
+            curves = await self._member.ask("curves")
         except TapestryError as error:
             self._put("state", {"situation": facts.failed(error), "me": None})
         else:
@@ -81,6 +82,8 @@ class Board:
             self._put("state", {"situation": facts.situation(status), "me": facts.member(status)})
             self._put("neighbours", facts.neighbours(peers, status, self._cuts))
             self._put("loss", {"points": self._curve.points})
+            self._put("gain", facts.gain(status, curves))
+            self._put("languages", facts.languages(status))
         if trio.current_time() >= self._files_at + SLOW_PARTS_S:
             self._files_at = trio.current_time()
             self._put("left", await self._member.left())

@@ -15,6 +15,8 @@ from tapestry_p2p.page.names import alike, clean, short
 
 NEIGHBOURS_MAX = 256  # shown; far more than a member follows
 DETAIL_CHARS_MAX = 300
+LANGUAGES_MAX, CLAIMS_MAX, STEPS_MAX = 64, 17, 1024
+MODELS = ("alone", "together", "sovereign")
 PAUSES = frozenset({"operator", "hours", "battery", "load", "disk"})
 
 Answer = Mapping[str, Any]
@@ -164,6 +166,50 @@ def _verdict(row: Answer) -> str:
     if influence is None:
         return "not_yet" if row.get("connected") else "away"
     return "full" if influence >= 1 else "cut"
+
+
+# ---- what it gains -------------------------------------------------------------------------------
+
+
+def gain(status: Answer, answer: Answer) -> dict[str, Any]:
+    """The three models' curves, [own steps, figure], what they are worth now, and the gains."""
+    measured, curves = _map(status.get("gain")), _map(answer.get("curves"))
+    return {
+        "unit": clean(measured.get("unit"), 16),
+        "curves": {name: _points(curves.get(name)) for name in MODELS},
+        "now": {name: real(_map(measured.get(name)).get("value")) for name in MODELS},
+        "gains": {name: real(measured.get(f"gain_{name}")) for name in MODELS[1:]},
+        "apart": real(measured.get("sovereign_distance")),
+    }
+
+
+def _points(value: object) -> list[list[float]]:
+    found = value[:STEPS_MAX] if isinstance(value, list) else []
+    points = [[real(x) for x in row] for row in found if isinstance(row, list) and len(row) == 2]
+    return [[x, y] for x, y in points if x is not None and y is not None]
+
+
+def languages(status: Answer) -> dict[str, Any]:
+    """What members claim of their models by language, as the daemon ordered it."""
+    return {"rows": [_language(row) for row in _rows(status.get("languages"))[:LANGUAGES_MAX]]}
+
+
+def _language(row: Answer) -> dict[str, Any]:
+    claims = _rows(row.get("claims"))[:CLAIMS_MAX]
+    return {
+        "language": clean(row.get("language"), 32),
+        "members": whole(row.get("members")),
+        **{name: real(row.get(name)) for name in MODELS},
+        "claims": [
+            {
+                "name": clean(claim.get("name")),
+                "short": short(claim.get("id")),
+                "counted": claim.get("counted") is True,
+                **{name: real(claim.get(name)) for name in MODELS},
+            }
+            for claim in claims
+        ],
+    }
 
 
 # ---- reading what may be anything ----------------------------------------------------------------

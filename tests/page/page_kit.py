@@ -37,6 +37,39 @@ STATUS: dict[str, Any] = {
     "tolerate": 0,
     "trainer": {"running": True, "loss": 2.5, "steps": 70, "last_failure": ""},
     "trainer_isolated": True,
+    "gain": {
+        "unit": "bits_per_byte",
+        "alone": {"steps": 40, "best_step": 40, "value": 3.0, "ended": False},
+        "together": {"steps": 400, "best_step": 400, "value": 2.2, "ended": False},
+        "sovereign": None,
+        "compared_at_step": 40,
+        "gain_together": 0.1,
+        "gain_sovereign": None,
+        "sovereign_distance": 0.0,
+        "diversity": None,
+    },
+    "languages": [
+        {
+            "language": "km",
+            "unit": "bits_per_char",
+            "members": 1,
+            "not_counted": 1,
+            "alone": None,
+            "together": 5.5,
+            "sovereign": None,
+            "claims": [
+                {
+                    "id": "12D3KooWBoBoBoBo2222",
+                    "name": "Bo",
+                    "counted": True,
+                    "steps": 100,
+                    "alone": None,
+                    "together": 5.5,
+                    "sovereign": None,
+                }
+            ],
+        }
+    ],
     "mixed": {"authors": [{"id": "12D3KooWBoBoBoBo2222", "coefficient": 0.5, "distance": 3.0}]},
     "bytes_sent": 1000,
     "bytes_received": 2000,
@@ -72,6 +105,10 @@ class FakeMember:
         answers: dict[str, dict[str, Any]] = {
             "status": self.status,
             "peers": {"peers": self.peers},
+            "curves": {
+                "unit": "bits_per_byte",
+                "curves": {"alone": [[0, 8.0], [40, 3.0]], "together": [[0, 8.0], [400, 2.2]]},
+            },
             "pause": {"paused": {"operator": "by you"}},
             "resume": {"paused": {}},
             "invite": {"link": "tapestry:" + "0a" * 32},

@@ -126,3 +126,47 @@ def test_no_answer_breaks_the_page(change: dict[str, Any], peers: Any) -> None:
         curve.points,
     ]
     json.dumps(shown, allow_nan=False)
+
+
+def test_three_models_and_what_they_are_worth() -> None:
+    answer = {"curves": {"alone": [[0, 8.0], [40, 3.0]], "together": [[0, "x"], [9], 7, [40, 2.2]]}}
+    found = facts.gain(STATUS, answer)
+    assert found["curves"] == {
+        "alone": [[0, 8.0], [40, 3.0]],
+        "together": [[40, 2.2]],
+        "sovereign": [],
+    }
+    assert found["now"] == {"alone": 3.0, "together": 2.2, "sovereign": None}
+    assert found["gains"] == {"together": 0.1, "sovereign": None}
+
+
+def test_claims_are_cleaned_and_bounded() -> None:
+    claim = {"id": "12D3KooWBoBoBoBo2222", "name": "\u202eoB", "counted": "yes", "together": "9"}
+    row = {"language": "km\n", "together": 5.5, "claims": [claim] * 99}
+    (found,) = facts.languages({"languages": [row]})["rows"]
+    assert found["language"].isprintable()
+    assert len(found["claims"]) == facts.CLAIMS_MAX
+    shown = found["claims"][0]
+    assert "\u202e" not in shown["name"]
+    assert shown["counted"] is False
+    assert shown["together"] is None
+    assert claim["id"].endswith(shown["short"])
+    assert len(facts.languages({"languages": [row] * 99})["rows"]) == facts.LANGUAGES_MAX
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.floats() | st.text(max_size=5),
+        lambda x: (
+            st.lists(x, max_size=3)
+            | st.dictionaries(
+                st.sampled_from(["gain", "languages", "curves", "alone", "value", "claims", "id"]),
+                x,
+                max_size=4,
+            )
+        ),
+    )
+)
+def test_no_odd_measure_breaks_the_page(value: Any) -> None:
+    odd = value if isinstance(value, dict) else {"gain": value, "languages": [{"claims": value}]}
+    json.dumps([facts.gain(odd, odd), facts.languages(odd)], allow_nan=False)

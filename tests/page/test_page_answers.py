@@ -146,7 +146,15 @@ def test_a_viewer_hears_all_parts_and_then_what_changes() -> None:
         return answer.body
 
     found = events(trio.run(watch))
-    assert {name for name, _ in found} == {"state", "neighbours", "loss", "left", "log"}
+    assert {name for name, _ in found} == {
+        "state",
+        "neighbours",
+        "loss",
+        "gain",
+        "languages",
+        "left",
+        "log",
+    }
     rounds = [data["me"]["round"] for name, data in found if name == "state"]
     assert rounds == [7, 8]
     assert board.viewers == 0

@@ -4,17 +4,22 @@
 "use strict";
 
 const LANGUAGES = { en: "English", fr: "Français", es: "Español", ar: "العربية", hi: "हिन्दी", zh: "中文" };
+const MODELS = ["alone", "together", "sovereign"]; // each with a line of its own, also without colours
+const LINES = { alone: { word: "model_alone", colour: "--idle", dash: [6, 4] }, together: { word: "model_together", colour: "--lead" },
+  sovereign: { word: "model_sovereign", colour: "--warn", dash: [2, 3] } };
 const KEY = "tapestry-key", CHOSEN = "tapestry-language";
 const STEPS = [0, 1, 2, 3, 4, 5, 6].flatMap((power) => [1, 2, 5].map((n) => n * 10 ** power)); // whole rounds
 const RETRY_MS = [1000, 2000, 5000];
 const $ = (id) => document.getElementById(id);
 const shown = {}; // the newest of each part, to be drawn again in another language
-let words = {}, language = "en", plot = null, failures = 0, writing = null;
+const plots = {};
+let words = {}, language = "en", failures = 0, writing = null;
 
 // ---- words --------------------------------------------------------------------------------------
 
 const number = (value, options) => new Intl.NumberFormat(language, options).format(value);
 const percent = (value) => number(value, { style: "percent", maximumFractionDigits: 0 });
+const percent1 = (value) => number(value, { style: "percent", maximumFractionDigits: 1 });
 const figures = (value) => number(value, { maximumSignificantDigits: 3 });
 const isolate = (text) => "\u2068" + text + "\u2069"; // keeps a name's direction to itself
 
@@ -184,7 +189,41 @@ const draw = {
     if (!enough) return;
     const last = points[points.length - 1], first = points[0];
     say("p-words", t("curve_words", { from: figures(first[1]), first: first[0], to: figures(last[1]), last: last[0] }));
-    curve([points.map((p) => p[0]), points.map((p) => p[1])]);
+    curve("plot", "term_round", [points.map((p) => p[0]), points.map((p) => p[1])], [{ colour: "--lead" }]);
+  },
+
+  gain({ unit, curves, now, gains, apart }) {
+    const there = MODELS.filter((name) => now[name] !== null), drawn = there.filter((name) => curves[name].length > 1);
+    show("w-none", !there.length);
+    show("w-plot", drawn.length);
+    $("w-words").replaceChildren(...there.map((name) => {
+      const gain = gains[name] ?? null, model = t(LINES[name].word), value = figures(now[name]);
+      const mark = drawing("svg", { viewBox: "0 0 28 8", width: 28, height: 8, class: "mark " + name, "aria-hidden": "true" },
+        drawing("line", { x1: 0, y1: 4, x2: 28, y2: 4, "stroke-width": 3, "stroke-dasharray": LINES[name].dash?.join(" ") ?? "none" }));
+      const said = gain === null ? t("gain_plain", { model, value })
+        : t(gain < 0 ? "gain_worse" : "gain_better", { model, value, share: percent1(Math.abs(gain)) });
+      return make("li", {}, mark, " ", said, name === "alone" ? " " + t("gain_share") : "");
+    }));
+    show("w-apart", apart);
+    if (apart) say("w-apart", t("gain_apart", { share: percent1(apart) }));
+    show("w-unit", words.en["measure_" + unit]);
+    if (words.en["measure_" + unit]) say("w-unit", t("measure_" + unit));
+    $("w-plot").setAttribute("aria-label", $("w-words").textContent);
+    if (!drawn.length) return;
+    const tables = drawn.map((name) => [curves[name].map((p) => p[0]), curves[name].map((p) => p[1])]);
+    curve("w-plot", "own_steps", uPlot.join(tables), drawn.map((name) => LINES[name]));
+  },
+
+  languages({ rows }) {
+    show("s-none", !rows.length);
+    show("s-table", rows.length);
+    show("s-who", rows.length);
+    const value = (number) => (number === null ? "–" : figures(number)), text = (row) => isolate(row.language || t("nameless"));
+    $("s-body").replaceChildren(...rows.map((row) => make("tr", {}, make("th", { scope: "row" }, text(row)),
+      worth("members_counted", number(row.members)), ...MODELS.map((name) => worth(LINES[name].word, value(row[name]))))));
+    $("s-claims").replaceChildren(...rows.flatMap((row) => row.claims.map((claim) => make("li", {}, text(row), " · ", ...called(claim),
+      " · ", MODELS.filter((name) => claim[name] !== null).map((name) => t(LINES[name].word) + " " + value(claim[name])).join(" · "),
+      claim.counted ? "" : " · " + t("not_counted")))));
   },
 
   log({ rows }) {
@@ -198,6 +237,7 @@ const draw = {
 
 const say2 = (node, text) => { if (node.textContent !== text) node.textContent = text; };
 const cell = (name, text) => make("td", { className: "num", "data-label": t("term_" + name) }, text);
+const worth = (label, text) => make("td", { className: "num", "data-label": t(label) }, text);
 const kind = (name) => (words.en["kind_" + name] ? t("kind_" + name) : isolate(name));
 
 function bar(name, text, share) {
@@ -206,9 +246,10 @@ function bar(name, text, share) {
   return make("div", { className: name }, make("span", {}, text), make("div", { className: "bar" }, box));
 }
 
-function curve(data) {
+function curve(id, label, data, lines) {
   const style = getComputedStyle(document.documentElement), colour = (name) => style.getPropertyValue(name).trim();
-  const width = Math.max(200, $("plot").clientWidth), looks = language + colour("--lead");
+  const width = Math.max(200, $(id).clientWidth), looks = language + colour("--lead") + lines.length;
+  const plot = plots[id];
   if (plot && plot.looks === looks) {
     if (plot.width !== width) plot.setSize({ width, height: 220 });
     plot.setData(data);
@@ -217,10 +258,11 @@ function curve(data) {
   if (plot) plot.destroy();
   const axis = { stroke: colour("--soft"), grid: { stroke: colour("--line"), width: 1 }, ticks: { stroke: colour("--line") },
     values: (_, splits) => splits.map((v) => figures(v)) };
-  plot = new uPlot({ width, height: 220, legend: { show: false }, cursor: { show: false }, scales: { x: { time: false } },
-    axes: [{ ...axis, incrs: STEPS, label: t("term_round"), labelSize: 22 }, { ...axis, size: 56 }],
-    series: [{}, { stroke: colour("--lead"), width: 2, points: { show: false } }] }, data, $("plot"));
-  plot.looks = looks;
+  plots[id] = new uPlot({ width, height: 220, legend: { show: false }, cursor: { show: false }, scales: { x: { time: false } },
+    axes: [{ ...axis, incrs: STEPS, label: t(label), labelSize: 22 }, { ...axis, size: 56 }],
+    series: [{}, ...lines.map((line) => ({ stroke: colour(line.colour), dash: line.dash, width: 2, spanGaps: true, points: { show: false } }))] },
+  data, $(id));
+  plots[id].looks = looks;
 }
 
 // ---- asking -------------------------------------------------------------------------------------
@@ -283,9 +325,11 @@ function wire() {
   $("try").addEventListener("submit", (event) => { event.preventDefault(); write(); });
   $("halt").addEventListener("click", () => writing?.abort());
   $("language").addEventListener("change", () => { localStorage.setItem(CHOSEN, $("language").value); speak($("language").value); });
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => shown.loss && draw.loss(shown.loss));
-  addEventListener("resize", () => shown.loss && draw.loss(shown.loss));
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
+  addEventListener("resize", redraw);
 }
+
+function redraw() { for (const name of ["loss", "gain"]) if (shown[name]) draw[name](shown[name]); }
 
 async function write() {
   const prompt = $("prompt").value, out = document.createTextNode("");
@@ -295,7 +339,7 @@ async function write() {
   $("write").disabled = true;
   say("try-said", t("writing"));
   try {
-    const answer = await post("generate", { prompt, bytes: +$("length").value, temperature: +$("daring").value }, { signal: writing.signal });
+    const answer = await post("generate", { prompt, model: $("model").value, bytes: +$("length").value, temperature: +$("daring").value }, { signal: writing.signal });
     if (!answer.ok) throw new Error(answer.status === 401 ? t("key_what") : worded(await answer.json().catch(() => ({ error: "failed" }))));
     const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
     for (let rest = ""; ;) {

@@ -1,0 +1,46 @@
+"""benches/gain.py runs, and its bounds are those that it states."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benches.gain import rows
+
+ROOT = Path(__file__).parents[2]
+
+
+def _report(*bits: tuple[float, float, float]) -> dict[str, Any]:
+    arms = ("alone", "together", "sovereign")
+    members = [
+        {"name": f"m{i}", "bits_per_byte": dict(zip(arms, row, strict=True))}
+        for i, row in enumerate(bits)
+    ]
+    return {"members": members}
+
+
+def test_a_mean_eight_percent_below_and_nobody_worse_is_asked_for() -> None:
+    assert all(row.met is not False for row in rows(_report((3, 3, 2.7), (2, 2, 1.8)), bounds=True))
+    little = rows(_report((3, 2.8, 2.8), (2, 1.9, 1.9)), bounds=True)
+    assert [row.figure for row in little if row.met is False] == ["mean: sovereign"]
+    one = rows(_report((3, 3, 2), (2, 2, 2.02)), bounds=True)
+    assert [row.figure for row in one if row.met is False] == ["m1: sovereign"]
+
+
+@pytest.mark.integration
+def test_the_quick_run_prints_every_member() -> None:
+    done = subprocess.run(
+        [sys.executable, "benches/gain.py", "--quick", "--json"],
+        cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
+        check=True, timeout=600,
+    )  # fmt: skip
+    found = {row["figure"]: row for row in json.loads(done.stdout)["rows"]}
+    assert {"fra: sovereign", "deu_1996: together", "mean: sovereign"} <= found.keys()
+    for row in found.values():
+        assert 1 < row["ours"] < 9
+        assert 1 < row["baseline"] < 9
+        assert row["met"] is None
