@@ -117,7 +117,7 @@ def error_of(cluster: Cluster, job: Job) -> float:
     length = job.scale * job.parameters**0.5
     tolerate = job.tolerate if isinstance(cluster, Ours) else 0
     apart = [now[m] - exact(m, handed, tolerate) for m in now]
-    return max(float(np.linalg.norm(vector.astype(np.float64))) for vector in apart) / length
+    return max(float(np.linalg.norm(vector.astype(np.float64))) / length for vector in apart)
 
 
 def exact(member: int, handed: dict[int, Vector], tolerate: int) -> Vector:

@@ -1,4 +1,4 @@
-"""Two clusters for benches/averaging.py, ours and hivemind's: driven alike, each in its own network.
+"""Clusters for benches/averaging.py, ours and hivemind's: driven alike, each in its own network.
 
 A cluster is ``members`` groups of processes. ``prepare`` makes everyone's next vector, ``hand``
 lets all begin at once and waits until the last one has everybody's; CPU is read from /proc, bytes

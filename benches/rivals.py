@@ -19,6 +19,8 @@ ONE_THREAD = {
 # numpy < 2.4: with a newer one hivemind's 8-bit modes silently do nothing
 PINS = {
     "hivemind": ("torch==2.13.0", "hivemind==1.1.12", "numpy==2.3.5"),
+    "p2pfl": ("torch==2.13.0", "p2pfl[dp]==0.4.4", "numpy==1.26.4", "pyarrow==20.0.0"),
+    "flower": ("flwr[simulation]==1.41.0", "numpy==2.3.5"),
 }
 INSTALL_S = 1200.0
 
