@@ -141,16 +141,24 @@ class Exchange:
         rows = [
             Row(state.public_key, number(state.public_key) + 1, own, own, _mark(state.own.head))
         ]
-        for stream in sorted(state.streams.values(), key=lambda stream: not stream.followed):
+        wide = state.neighbours.wide
+        streams = filter(self._is_heard, state.streams.values()) if wide else state.streams.values()
+        for stream in sorted(streams, key=lambda stream: not stream.followed):
             newest, copy = stream.newest_seq + 1, stream.position + 1
             profile = number(stream.author) + 1
             mark = stream.proof.id[:MARK_BYTES] if stream.proof else _mark(stream.newest)
             rows.append(Row(stream.author, profile, newest, copy, mark))
         retired = (author for author in state.retired if author != state.public_key)
         rows.extend(Row(author, 0, SEQ_MAX, 0) for author in retired)
+        if wide:
+            return tuple(rows[:ROWS_MAX])
         seen = {row.author for row in rows}
         rows.extend(Row(key, number(key) + 1, 0, 0) for key in state.membership if key not in seen)
         return tuple(rows[:ROWS_MAX])
+
+    def _is_heard(self, stream: Stream) -> bool:
+        """Whether an author concerns us: we follow it, or are connected to it."""
+        return stream.followed or self._state.links.is_greeted(stream.author)
 
     # -- answers, within the peer's own budget of bytes: asking is cheap, answering is not
 
@@ -159,10 +167,12 @@ class Exchange:
         state = self._state
         link.claim(rows, state.settings.streams_max)
         theirs = {row.author: row for row in rows}
-        self._send_profiles(link.peer, theirs)
+        named = {*theirs, *self._strangers(link.peer, theirs)} if state.neighbours.wide else None
+        self._send_profiles(link.peer, theirs, named)
         is_new = state.probation.is_new
         retired = (author for author in state.retired if author in theirs or not is_new(author))
-        for author in (state.public_key, *state.streams, *retired):
+        streams = state.streams if named is None else filter(named.__contains__, state.streams)
+        for author in (state.public_key, *streams, *retired):
             self._send_missing(link.peer, author, theirs.get(author, Row(author, 0, 0, 0)))
         self._show_unknown_proofs(link, theirs)
         for author, row in theirs.items():
@@ -212,9 +222,25 @@ class Exchange:
         self._send_heads(link.peer, found[-HEADS_MAX:])
         return accept("want")
 
-    def _send_profiles(self, peer: bytes, theirs: dict[bytes, Row]) -> None:
+    def _strangers(self, peer: bytes, theirs: dict[bytes, Row]) -> list[bytes]:
+        """Members to show a peer that does not name them, drawn anew each time.
+
+        Who names fewer than a member has links has just come, and is shown enough to choose from.
+        """
+        state = self._state
+        settings = state.settings
+        count = settings.sample if len(theirs) > settings.k else settings.k
+        others = [a for a in state.membership if a not in theirs and a != peer]
+        return state.random.sample(others, min(count, len(others)))
+
+    def _send_profiles(
+        self, peer: bytes, theirs: dict[bytes, Row], named: set[bytes] | None
+    ) -> None:
+        """Newer profiles than the peer has, of the ``named``; None: of all members."""
         missing: list[tuple[SignedHeader, bytes]] = []
         for author in self._state.membership:
+            if named is not None and author not in named:
+                continue
             member = self._state.membership.get(author)
             row = theirs.get(author)
             if member and author != peer and member.number >= (row.profile if row else 0):

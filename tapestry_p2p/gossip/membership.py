@@ -3,7 +3,8 @@
 Time is the observer's own monotonic clock: a member expires when no higher-numbered profile of it
 came for a while, and a tombstone keeps the number so that an old profile cannot bring it back.
 Tables are capped; profiles only heard of are counted per address block, under a secret salt, and
-newcomers make way for those who are none.
+newcomers make way for those who are none. Where members are more than anybody can list (``wide``)
+the table is a sample: who is in it stays until it expires, so that no flood washes it out.
 """
 
 from __future__ import annotations
@@ -49,6 +50,7 @@ class Membership:
         self._is_new = is_new
         self._members: dict[bytes, Member] = {}
         self._tombstones: dict[bytes, tuple[int, int]] = {}  # profile number, head seq
+        self.wide = False
 
     def __contains__(self, author: bytes) -> bool:
         return author in self._members
@@ -62,6 +64,12 @@ class Membership:
     def get(self, author: bytes) -> Member | None:
         """The member, if known."""
         return self._members.get(author)
+
+    @property
+    def _most(self) -> int:
+        """How many members the table holds."""
+        settings = self._settings
+        return min(settings.members_max, settings.view_max) if self.wide else settings.members_max
 
     @property
     def tombstones(self) -> int:
@@ -81,7 +89,7 @@ class Membership:
         """Whether a profile may enter: known and connected ones always, hearsay within bounds."""
         if author in self._members:
             return True
-        if len(self._members) >= self._settings.members_max:
+        if len(self._members) >= self._most:
             if not self._is_new(author) and any(map(self._is_new, self._members)):
                 return True
             return trusted and any(not member.worked for member in self._members.values())
@@ -93,7 +101,7 @@ class Membership:
         """Store a verified profile that is higher than the one we had."""
         author = signed.header.author
         before = self._members.pop(author, None)
-        while len(self._members) >= self._settings.members_max:
+        while len(self._members) >= self._most:
             self.forget(min(self._members, key=self._worth))
         worked = trusted or (before is not None and before.worked)
         bucket = self._bucket(profile)

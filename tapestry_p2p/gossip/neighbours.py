@@ -56,6 +56,7 @@ class Neighbours:
         self.secret = secret
         self.epoch = 0  # how often the order was keyed anew
         self.sparse = False
+        self.wide = False  # members are more than anybody lists: digests name those we hear alone
         self.ties: dict[bytes, Tie] = {}
         self._refusals: dict[bytes, Refusal] = {}
         self._at: float | None = None
@@ -88,6 +89,7 @@ class Neighbours:
             limit -= max(1, limit // 8)
         changed = (members > limit) != self.sparse
         self.sparse = members > limit
+        self.wide = self.sparse and members > self._settings.streams_max
         return changed
 
     def enter(self, followed: Iterable[bytes], at: float) -> list[bytes]:

@@ -183,7 +183,8 @@ class Protocol:
         self._pursuit.give_up_late_jobs()
         for stream in list(state.streams.values()):
             self._roster.consider(stream)
-        state.touched.update(key for key, s in state.streams.items() if not s.is_settled)
+        behind = (k for k, s in state.streams.items() if s.followed and not s.is_settled)
+        state.touched.update(behind)
         self._dial()
         speaking = state.own.voice is Voice.SPEAKING and state.own.head is not None
         if speaking and state.now - self._own_profile_at >= self.settings.profile_every_s:

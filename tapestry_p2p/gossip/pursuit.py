@@ -26,7 +26,7 @@ class Pursuit:
     def pursue(self, author: bytes) -> None:
         """Ask for missing headers, then do what the copy needs until it waits for somebody."""
         stream = self._state.streams.get(author)
-        if stream is None or stream.is_settled:
+        if stream is None or not stream.followed or stream.is_settled:
             return
         self._ask_headers(stream)
         plan = stream.plan(self._state.now)

@@ -246,6 +246,7 @@ class Roster:
         state, neighbours = self._state, self._state.neighbours
         if neighbours.crowd(self._company()):
             self._change_mode()
+        state.membership.wide = neighbours.wide
         if not neighbours.sparse:
             return
         alone = next(state.links.greeted(), None) is None

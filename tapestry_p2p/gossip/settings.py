@@ -38,6 +38,8 @@ class Settings:
     peers_max: int = 64  # connections, and remembered ones
     streams_max: int = 64  # authors with a head held; more costs some 10 kB each
     members_max: int = 256
+    view_max: int = 96  # members listed where they are more than streams_max: a sample of them
+    sample: int = 1  # strangers shown to a peer after each of its digests, where there are so many
     members_per_block_max: int = 8  # profiles only heard of, per address block
     tombstones_max: int = 512
     proofs_max: int = 64
