@@ -118,6 +118,7 @@ def node_options(config: Config) -> NodeOptions:
     return NodeOptions(
         name=config.member.name,
         languages=tuple(config.member.languages),
+        tell_results=config.gain.publish,
         listen=listen,
         announce=announce,
         bootstrap=tuple(map(parse_address, config.bootstrap.peers)),
