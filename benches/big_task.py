@@ -44,6 +44,8 @@ class Big:
             squares = [jnp.mean((leaf - number) ** 2) for leaf in jax.tree.leaves(params)]
             return total + sum(squares) / (2 * len(squares)), None
 
+        if self._work == 1:
+            return once(0.0, batch[0])[0], {}
         total, _ = jax.lax.scan(once, 0.0, jnp.broadcast_to(batch[0], (self._work,)))
         return total / self._work, {}
 

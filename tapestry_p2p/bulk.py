@@ -28,7 +28,7 @@ log = logging.getLogger("tapestry.bulk")
 
 MAPPED_FROM = 1 << 24  # parameters: 64 MB a vector; below, files would only cost writes to the disk
 PIECE = 4 << 20  # bytes of an array that are hashed, written or read at a time
-SETTLE_EVERY = 64 << 20  # bytes of a vector that is read; parameters of one that is made
+SETTLE_EVERY = 64 << 20  # bytes of a vector that is read or written
 _STEP = 1 << 20  # parameters
 Piece = bytes | memoryview
 
@@ -72,7 +72,7 @@ class Shelf:
         for start in range(0, len(out), _STEP):
             block = slice(start, start + _STEP)
             step(*(vector[block] for vector in vectors), out=out[block])
-            if start % SETTLE_EVERY == 0:
+            if start % (8 * _STEP) == 0:
                 self.settle()
         self.settle()
         return out
@@ -127,6 +127,17 @@ def _array(value: Any) -> Iterator[Piece]:
         yield struct.pack(">BI", 0xC6, size)  # struct.error from 4 GiB on
     for start in range(0, size, PIECE):
         yield data[start : start + PIECE]
+        if start % SETTLE_EVERY == 0:
+            _settle(value)
+    _settle(value)
+
+
+def _settle(array: Any) -> None:
+    """The pages of an array in a mapped file may leave this process."""
+    while (below := getattr(array, "base", getattr(array, "obj", None))) is not None:
+        array = below
+    if isinstance(array, mmap.mmap):
+        array.madvise(mmap.MADV_DONTNEED)
 
 
 def views(data: memoryview) -> Any:
@@ -214,6 +225,5 @@ def vector(data: Piece, empty: Callable[[int], Any], settle: Callable[[], None])
     for start in range(0, len(source), step):
         out[start : start + step] = source[start : start + step]
         settle()
-        if isinstance(data, memoryview) and isinstance(data.obj, mmap.mmap):
-            data.obj.madvise(mmap.MADV_DONTNEED)
+        _settle(data)
     return out

@@ -44,9 +44,12 @@ WALLS = {
     "data": wall("", STANDARD),
     "link": wall("", STANDARD, "numpy msgpack"),
     "bulk": wall("", STANDARD, "numpy msgpack"),
+    "heap": wall("", STANDARD),
     "crash": wall("", STANDARD),
     "learn": wall(
-        "learn errors link bulk crash corpus data", STANDARD, "jax flax optax numpy msgpack safetensors"
+        "learn errors link bulk heap crash corpus data",
+        STANDARD,
+        "jax flax optax numpy msgpack safetensors",
     ),
     "mix": wall("mix", PURE, "numpy"),
     "gossip": wall("gossip", PURE, "msgpack cryptography"),
@@ -54,7 +57,7 @@ WALLS = {
     # programs that attack real daemons: a part of sim/ that has sockets
     "hostile": wall("sim daemon gossip mix errors", STANDARD, "trio"),
     "daemon": wall(
-        "daemon gossip mix sim link bulk crash errors __init__",
+        "daemon gossip mix sim link bulk heap crash errors __init__",
         STANDARD,
         "trio msgspec msgpack numpy cryptography platformdirs prometheus_client h11",
     ),

@@ -37,7 +37,6 @@ from libp2p.security.security_multistream import SecurityMultistream
 from tapestry_p2p.daemon import guard
 from tapestry_p2p.daemon.address import Address
 from tapestry_p2p.daemon.gate import OWN, Gate, Guest
-from tapestry_p2p.daemon.heap import give_back
 from tapestry_p2p.daemon.patience import handshake_s
 from tapestry_p2p.daemon.pipes import SealedIO, StreamIO, TapStream
 from tapestry_p2p.daemon.rates import Paces, Traffic
@@ -45,6 +44,7 @@ from tapestry_p2p.daemon.sealed import SealedSocket
 from tapestry_p2p.daemon.tap import Tap
 from tapestry_p2p.daemon.yamux import WINDOW_BYTES, Mux, MuxError, Stream
 from tapestry_p2p.errors import FAILURE, TapestryError
+from tapestry_p2p.heap import give_back
 
 T = TypeVar("T")
 log = logging.getLogger("tapestry.transport")

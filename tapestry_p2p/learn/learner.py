@@ -18,6 +18,7 @@ import optax
 from numpy.typing import NDArray
 
 from tapestry_p2p.bulk import IN_MEMORY, Shelf
+from tapestry_p2p.heap import give_back
 from tapestry_p2p.learn.task import BatchSource, Task, layout_of, optimizer_of, tokens_of
 from tapestry_p2p.learn.vector import Params
 
@@ -59,6 +60,8 @@ class Program:
         local = bool(self.layout.local_leaves)
         self.genesis_params = params if local else None  # for its local leaves
         self.whole_genesis = self.layout.whole(params, shelf.empty) if local else self.genesis
+        del params
+        self.settle()
         self.source: BatchSource = task.batches("train", batch_seed)
         self.tokens_per_batch = tokens_of(task, self.source(0))
         self._frozen = getattr(task, "frozen", None)
@@ -86,8 +89,14 @@ class Program:
         if not self.big:
             return self._copy(tree)
         made = jax.tree.map(lambda leaf: jnp.array(leaf, copy=True), tree)
-        self.shelf.settle()
+        self.settle()
         return made
+
+    def settle(self) -> None:
+        """What a big model's vectors took for a moment goes back to the system."""
+        if self.big:
+            self.shelf.settle()
+            give_back()
 
     def copy(self, place: Place) -> Place:
         """The same point in arrays of its own."""
@@ -114,7 +123,7 @@ class Program:
         for at, by in enumerate(jax.tree.leaves(self.layout.step(correction))):
             leaves[at] = self._add_leaf(leaves[at], by)
         place.params = jax.tree.unflatten(tree, leaves)
-        self.shelf.settle()
+        self.settle()
 
     def over(self, place: Place) -> bool:
         """Whether the schedule has an end and this is it."""
@@ -127,6 +136,8 @@ class Program:
         self.add(place, self.genesis)
         if not self.big:  # else it is done leaf by leaf
             self.copy(place)
+        del place
+        self.settle()
 
 
 def inner_step(task: Task, optimizer: optax.GradientTransformation) -> InnerStep:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tapestry_p2p.daemon.heap import give_back
+from tapestry_p2p.heap import give_back
 
 HOLE = 100_000  # bytes: below what glibc maps by itself
 C = ctypes.CDLL(None)

@@ -1,7 +1,8 @@
 """Give memory that was freed back to the system: many connections at once leave holes in the heap.
 
 Knows the C library and nothing else. glibc keeps what small objects were in; after thirty strangers
-have gone that is 4 MB, and it would count as ours until the next thirty come.
+have gone that is 4 MB, and it would count as ours until the next thirty come. Of a big model's
+leaves it keeps far more: once one was freed, those of its size come from heaps that do not shrink.
 """
 
 import contextlib
