@@ -24,6 +24,36 @@ STATUSES = (
 )
 
 
+# the value of --network: names that are here now, asked of the program itself
+NETWORK_NAMES: dict[Shell, str] = {
+    "bash": """
+_tapestry_with_networks() {
+  if [[ ${COMP_CWORD} -gt 1 && "${COMP_WORDS[COMP_CWORD-1]}" == --network ]]; then
+    local names
+    names=$("${COMP_WORDS[0]}" networks --names 2>/dev/null)
+    COMPREPLY=($(compgen -W "${names}" -- "${COMP_WORDS[COMP_CWORD]}"))
+  else
+    _tapestry
+  fi
+}
+complete -F _tapestry_with_networks tapestry
+""",
+    "zsh": """
+_tapestry_with_networks() {
+  if (( CURRENT > 2 )) && [[ ${words[CURRENT-1]} == --network ]]; then
+    compadd -- ${(f)"$(${words[1]} networks --names 2>/dev/null)"}
+  else
+    _cyclopts_tapestry "$@"
+  fi
+}
+compdef _tapestry_with_networks tapestry
+""",
+    "fish": """
+complete -c tapestry -l network -x -a '(tapestry networks --names 2>/dev/null)' -d 'Which network'
+""",
+}
+
+
 def completions(shell: Shell) -> None:
     """Print a script by which the shell completes verbs and options.
 
@@ -40,6 +70,7 @@ def completions(shell: Shell) -> None:
     from tapestry_p2p.cli.main import make_app
 
     print(make_app(in_full=None).generate_completion(shell=shell), end="")
+    print(NETWORK_NAMES[shell], end="")
 
 
 def man(*, out: Path) -> None:

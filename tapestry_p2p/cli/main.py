@@ -16,6 +16,7 @@ from tapestry_p2p.errors import FAILURE, OK, USAGE, TapestryError
 if TYPE_CHECKING:
     from cyclopts import App
 
+EPILOGUE = "Of several networks on this machine --network NAME says which (tapestry networks)."
 INTERRUPTED = 130  # as a shell reports a program that ended by Ctrl-C
 
 # (verb, where it is, what it does); the order is that of --help
@@ -34,6 +35,7 @@ VERBS: dict[str, tuple[Verb, ...]] = {
         ("new", "new:new", "Write a project with a model of your own."),
         ("leave", "leaving:leave", "Leave its network, and keep the model."),
         ("retire", "retiring:retire", "End a stolen key for good, everywhere."),
+        ("networks", "instances:networks", "List the networks on this machine."),
         ("id", "about:id_", "Show this member's public name."),
         ("paths", "about:paths", "Show where this member's files lie."),
     ),
@@ -79,6 +81,7 @@ DIRECT: dict[tuple[str, ...], tuple[str, dict[str, Any]]] = {
     ("metrics",): ("metrics:metrics", {}),
     ("peers",): ("member:peers", {}),
     ("peers", "--json"): ("member:peers", {"json": True}),
+    ("networks", "--names"): ("instances:networks", {"names": True}),
 }
 
 
@@ -86,7 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command line (that of the process unless given); the exit status."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        status = _run(words)
+        status = _run(_choose_network(words))
         sys.stdout.flush()
     except TapestryError as error:
         return fail(error.message, error.exit_code)
@@ -103,6 +106,27 @@ def fail(message: str, exit_code: int = FAILURE) -> int:
     line = "".join(c if c.isprintable() else " " for c in message)
     print(f"tapestry: {line}", file=sys.stderr)
     return exit_code
+
+
+def _choose_network(words: list[str]) -> list[str]:
+    """The words without --network NAME, which says which of several networks is meant.
+
+    It may stand anywhere; after `init` it is an option of that verb: what people call the network.
+    """
+    for place, word in enumerate(words):
+        option, equals, name = word.partition("=")
+        if word == "--" or (word == "init" and place == 0):
+            break
+        if option == "--network":
+            if not equals and place + 1 == len(words):
+                raise TapestryError("--network NAME: the name is missing", USAGE)
+            name = name if equals else words[place + 1]
+            rest = words[:place] + words[place + (1 if equals else 2) :]
+            from tapestry_p2p.cli.instances import choose
+
+            choose(name, rest[:1])
+            return rest
+    return words
 
 
 def _run(words: list[str]) -> int:
@@ -138,6 +162,7 @@ def make_app(in_full: str | None = "") -> "App":
         help="Train one open model together: no server, and no data handed over.",
         version_flags=(),
         help_flags=("--help", "-h"),
+        help_epilogue=EPILOGUE,
         default_parameter=Parameter(negative=(), show_default=_worth_showing),
     )
     for order, (title, verbs) in enumerate(VERBS.items()):

@@ -11,6 +11,7 @@ import socket
 from collections.abc import Sequence
 from pathlib import Path
 
+from tapestry_p2p.cli.instances import ports_of_others
 from tapestry_p2p.cli.output import note
 from tapestry_p2p.daemon.config import Config, Data, Listen, dump_config
 from tapestry_p2p.daemon.keyfile import load_key, make_key
@@ -117,12 +118,18 @@ def _write_new(path: Path, text: str) -> None:
 
 def command(verb: str, home: Path | None) -> str:
     """How to type a verb for this member."""
-    return f"TAPESTRY_HOME={home.absolute()} tapestry {verb}" if home else f"tapestry {verb}"
+    network = os.environ.get("TAPESTRY_NETWORK", "")
+    chosen = f" --network {network}" if network else ""
+    typed = f"tapestry{chosen} {verb}"
+    return f"TAPESTRY_HOME={home.absolute()} {typed}" if home else typed
 
 
 def _free_port() -> int:
+    taken = ports_of_others()
     for _ in range(PORT_TRIES):
         port = PORTS.start + secrets.randbelow(len(PORTS))
+        if port in taken:
+            continue
         with socket.socket() as sock:
             try:
                 sock.bind(("", port))

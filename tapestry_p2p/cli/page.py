@@ -6,11 +6,12 @@ from tapestry_p2p.cli.output import note, say
 from tapestry_p2p.daemon.paths import find_paths
 from tapestry_p2p.errors import OK, USAGE, TapestryError
 
-PORT = 8420
 PORT_MIN, PORT_MAX = 1024, 65535  # below: not for users, and 80 is left out of Host
 
 
-def page(*, port: int = PORT, open: bool = False, api: bool = False, tether: bool = False) -> int:
+def page(
+    *, port: int | None = None, open: bool = False, api: bool = False, tether: bool = False
+) -> int:
     """Show this member in the browser, on this machine alone, until Ctrl-C.
 
     The link that it prints has the key of this start: only who has it can look. If the page runs
@@ -23,7 +24,7 @@ def page(*, port: int = PORT, open: bool = False, api: bool = False, tether: boo
     Parameters
     ----------
     port
-        Where to listen on 127.0.0.1; 0: any free port.
+        Where to listen on 127.0.0.1; 0: any free port. 8420 unless given, or the next that is free.
     open
         Show it in your browser at once.
     api

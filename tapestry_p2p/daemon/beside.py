@@ -15,6 +15,7 @@ import trio
 
 log = logging.getLogger("tapestry")
 
+USUAL_PORT = 8420
 AGAIN_S, AGAIN_S_MAX = 5.0, 600.0
 LONG_S = 60.0  # a page that lived so long begins anew with short waits
 END_S = 1.0
@@ -23,7 +24,8 @@ LOG_NAME = "page.log"
 
 def command(port: int) -> list[str]:
     """What starts the page, whatever environment ours is."""
-    return [sys.executable, "-m", "tapestry_p2p", "page", "--tether", "--port", str(port)]
+    chosen = ["--port", str(port)] if port != USUAL_PORT else []  # else the next that is free
+    return [sys.executable, "-m", "tapestry_p2p", "page", "--tether", *chosen]
 
 
 async def keep_page(port: int, folder: Path) -> None:

@@ -1,8 +1,9 @@
 """Where a member's files lie. Knows folders and names; reads and writes no content.
 
 `$TAPESTRY_HOME` puts all in one folder (several members on one machine), `$TAPESTRY_SERVICE` names
-a member that the system's service manager runs; else the XDG folders. The trainer's folder is apart
-from the node's: optimizer moments tell something of the data.
+a member that the system's service manager runs; else the XDG folders. `$TAPESTRY_NETWORK` names one
+of several networks side by side: each has folders of its own, `networks/NAME` below the others.
+The trainer's folder is apart from the node's: optimizer moments tell something of the data.
 """
 
 import hashlib
@@ -13,12 +14,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from tapestry_p2p.errors import BAD_CONFIG, FAILURE, TapestryError
+from tapestry_p2p.errors import BAD_CONFIG, FAILURE, USAGE, TapestryError
 
 SOCKET_PATH_BYTES_MAX = 107  # sun_path holds 108 with its closing zero
 SERVICE_NAME = re.compile(r"[A-Za-z0-9_-]{1,20}")  # a user name is made of it: 31 at most
 _LONGEST_SOCKET = "control.sock"
 _NAME = "tapestry"
+NETWORKS = "networks"  # folder of further networks beside the first one, which has no name
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,15 +86,11 @@ class Paths:
 def find_paths(environ: Mapping[str, str] | None = None) -> Paths:
     """The folders that the environment asks for (`os.environ` unless given)."""
     environ = os.environ if environ is None else environ
+    network = environ.get("TAPESTRY_NETWORK", "")
+    if network:
+        return _of_network(network, environ)
     if home := environ.get("TAPESTRY_HOME"):
-        folder = Path(home).expanduser().absolute()
-        return Paths(
-            config=folder,
-            state=folder / "state",
-            trainer=folder / "trainer",
-            cache=folder / "cache",
-            runtime=_runtime(folder / "run"),
-        )
+        return _in_one(Path(home).expanduser().absolute())
     if name := environ.get("TAPESTRY_SERVICE"):
         return _of_service(name, environ)
     import platformdirs  # 40 ms that $TAPESTRY_HOME saves
@@ -106,6 +104,33 @@ def find_paths(environ: Mapping[str, str] | None = None) -> Paths:
         cache=platformdirs.user_cache_path(_NAME),
         runtime=_runtime(state / "run"),
     )
+
+
+def _in_one(folder: Path) -> Paths:
+    return Paths(
+        config=folder,
+        state=folder / "state",
+        trainer=folder / "trainer",
+        cache=folder / "cache",
+        runtime=_runtime(folder / "run"),
+    )
+
+
+def _of_network(name: str, environ: Mapping[str, str]) -> Paths:
+    """A further network, all in one folder. TapestryError (exit 2) if it cannot be one's name."""
+    if not SERVICE_NAME.fullmatch(name):
+        raise TapestryError(
+            f"--network {name[:40]!r} is no name: 1 to 20 letters, digits, - and _", USAGE
+        )
+    return _in_one(networks_folder(environ) / name)
+
+
+def networks_folder(environ: Mapping[str, str] | None = None) -> Path:
+    """Where further networks lie, each a folder by its name."""
+    environ = dict(os.environ if environ is None else environ)
+    environ.pop("TAPESTRY_NETWORK", None)
+    first = find_paths(environ)
+    return (first.config if environ.get("TAPESTRY_HOME") else first.state.parent) / NETWORKS
 
 
 def _of_service(name: str, environ: Mapping[str, str]) -> Paths:

@@ -342,7 +342,8 @@ class Transport:
                 self._close_listeners()
                 raise TapestryError(
                     f"cannot listen on {address}: {getattr(error, 'strerror', '') or error}; "
-                    "choose another port in [listen] addresses",
+                    "another network of yours may have it: choose another port in [listen]"
+                    " addresses of tapestry.toml",
                     FAILURE,
                 ) from error
             for listener in found:

@@ -25,17 +25,22 @@ from tapestry_p2p.page.app import make_app
 from tapestry_p2p.page.board import Board
 from tapestry_p2p.page.daemon import LocalMember
 from tapestry_p2p.page.guard import BODY_BYTES_MAX
+from tapestry_p2p.page.link import LINK_FILE
 
-HOST = "127.0.0.1"
-LINK_FILE, DOOR_FILE, TOKEN_FILE = "page.json", "page.html", "api.token"
+HOST, PORT = "127.0.0.1", 8420
+DOOR_FILE, TOKEN_FILE = "page.html", "api.token"
+PORT_TRIES = 20  # pages of several networks, one beside the other
 READ_TIMEOUT_S, KEEP_ALIVE_S = 20, 30
 PROBE_S = 2.0
 TOKEN_CHARS_MIN = 32
 
 
-def run(paths: Paths, port: int, tell: Callable[[str, bool], None], tether: bool = False) -> None:
+def run(
+    paths: Paths, port: int | None, tell: Callable[[str, bool], None], tether: bool = False
+) -> None:
     """Serve until a signal (``tether``: or the end of standard input).
 
+    ``port`` None: the usual one, or the next that is free.
     ``tell(link, fresh)`` is called once the page answers. If this member has a page already,
     tells its link (``fresh`` False) and returns.
     TapestryError if the port is taken.
@@ -44,7 +49,7 @@ def run(paths: Paths, port: int, tell: Callable[[str, bool], None], tether: bool
         tell(link, False)
         return
     key = secrets.token_urlsafe(32)
-    with listen(port) as sock:
+    with listen_near(PORT) if port is None else listen(port) as sock:
         port = sock.getsockname()[1]
         link = f"http://{HOST}:{port}/#key={key}"
         try:
@@ -53,6 +58,16 @@ def run(paths: Paths, port: int, tell: Callable[[str, bool], None], tether: bool
         finally:
             for name in (LINK_FILE, DOOR_FILE):
                 (paths.runtime / name).unlink(missing_ok=True)
+
+
+def listen_near(port: int) -> socket.socket:
+    """As `listen`, at the first port from this one on that is free: other pages may be there."""
+    for near in range(port, port + PORT_TRIES - 1):
+        try:
+            return listen(near)
+        except TapestryError:
+            continue
+    return listen(port + PORT_TRIES - 1)
 
 
 def listen(port: int) -> socket.socket:

@@ -62,6 +62,7 @@ ROWS: dict[str, list[tuple[str, str, int]]] = {
     "new": [("nothing", "OUT", 0), ("nothing", "/proc/nowhere", 1)],
     "leave": [("running", "", 0), ("nothing", "", 78), ("locked", "", 75)],
     "retire": [("running", "END", 0), ("nothing", "END", 3), ("nothing", "/nowhere", 78)],
+    "networks": [("member", "", 0)],
     "id": [("member", "", 0), ("nothing", "", 78)],
     "paths": [("nothing", "", 0)],
     "run": [("nothing", "", 78), ("left", "", 6)],

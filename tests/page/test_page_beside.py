@@ -74,4 +74,6 @@ def test_it_ends_with_the_node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_the_command_is_the_verb() -> None:
-    assert beside.command(8420)[1:] == ["-m", "tapestry_p2p", "page", "--tether", "--port", "8420"]
+    verb = ["-m", "tapestry_p2p", "page", "--tether"]
+    assert beside.command(8421)[1:] == [*verb, "--port", "8421"]
+    assert beside.command(8420)[1:] == verb, "the usual one, or the next that is free"
