@@ -68,7 +68,8 @@ def testnet(
     codec
         2bit, 1bit, topk, int4, int8 or fp32.
     model
-        tiny, small, base, a .toml or .json of options, or file.py:make_task.
+        tiny, small, base, an installed task's name, a .toml or .json of options, or
+        file.py:make_task.
     seed
         Draws genesis, batches and held-out blocks.
     out

@@ -1,8 +1,10 @@
 """`tapestry new` writes projects that are sound as they are; installed tasks are found by name."""
 
 import os
+import shutil
 import subprocess
 import sys
+import tomllib
 from importlib.metadata import EntryPoint, EntryPoints
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,9 @@ import jax
 import pytest
 
 from tapestry_p2p.cli.main import main
+from tapestry_p2p.cli.testnet import plan
+from tapestry_p2p.daemon.manifest import load_manifest
+from tapestry_p2p.errors import TapestryError
 from tapestry_p2p.learn import load as loading
 from tapestry_p2p.learn.task import Data, TaskError
 from tapestry_p2p.learn.vector import Layout
@@ -67,7 +72,51 @@ def test_its_own_tests_pass(project: Path) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stdout[-2000:]
-    assert "6 passed" in done.stdout
+    assert "7 passed" in done.stdout
+
+
+def installed(project: Path, where: Path) -> Path:
+    """What pip makes of the project: its module, and the entry points of its pyproject.toml."""
+    named = tomllib.loads((project / "pyproject.toml").read_text())["project"]
+    about = where / f"{named['name'].replace('-', '_')}-{named['version']}.dist-info"
+    about.mkdir(parents=True)
+    (about / "METADATA").write_text(
+        f"Metadata-Version: 2.1\nName: {named['name']}\nVersion: {named['version']}\n"
+    )
+    lines = [f"[{group}]\n" + "".join(f"{name} = {value}\n" for name, value in rows.items())
+             for group, rows in named["entry-points"].items()]  # fmt: skip
+    (about / "entry_points.txt").write_text("\n".join(lines))
+    shutil.copy(project / "my_model_task.py", where)
+    return where
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("project", [[]], indirect=True)
+def test_an_installed_project_founds_a_network_by_its_name(project: Path, tmp_path: Path) -> None:
+    site = installed(project, tmp_path / "site")
+    home = tmp_path / "home"
+    words = ["init", "--home", home, "--task", "my-model", "--data", project / "data"]
+    done = subprocess.run(
+        [sys.executable, "-m", "tapestry_p2p", *map(str, words), "--task-option", "own_head=true"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{site}"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    manifest = load_manifest(home / "network.toml")
+    assert (manifest.task.name, manifest.task.file) == ("my-model", "")
+    assert manifest.schema.parameters == 256 * 16 + (16 * 16 + 1) * 64  # without the own head
+
+
+def test_a_testnet_takes_an_installed_task_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    named = EntryPoints([EntryPoint("mine", "mine:make_task", loading.GROUP)])
+    monkeypatch.setattr(plan, "entry_points", lambda **chosen: named.select(**chosen))
+    assert plan.find_model("mine") == plan.Model("mine", {})
+    with pytest.raises(TapestryError, match="nor the name of an installed task"):
+        plan.find_model("yours")
 
 
 @pytest.mark.parametrize("name", ["My-Model", "-x", "a b", "1st"])

@@ -8,6 +8,7 @@ held-out text.
 import json
 import tomllib
 from dataclasses import dataclass, field
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from tapestry_p2p.mix.topology import IMPOSSIBLE, certificate, default_tolerance
 from tapestry_p2p.sim.attacks import PLAYABLE
 
 MEMBERS_MAX = 17
+TASKS = "tapestry.tasks"  # the entry points of installed tasks
 
 # name -> options of the task ``language``
 PRESETS: dict[str, dict[str, Any]] = {
@@ -237,13 +239,17 @@ def _shipped(languages: list[str], wanted: int, named: bool) -> dict[str, bytes]
 
 
 def find_model(text: str) -> Model:
-    """A preset's name, a .toml or .json of options, or file.py[:make_task]."""
+    """A preset's or an installed task's name, a .toml or .json, or file.py[:make_task]."""
     if text in PRESETS:
         return Model("language", dict(PRESETS[text]))
+    if entry_points(group=TASKS, name=text):
+        return Model(text, {})
     path = Path(text.partition(":")[0])
     if not path.is_file():
         raise TapestryError(
-            f"--model {text}: neither a file nor one of {', '.join(PRESETS)}", BAD_CONFIG
+            f"--model {text}: neither a file nor one of {', '.join(PRESETS)}, nor the name of an"
+            " installed task",
+            BAD_CONFIG,
         )
     if path.suffix == ".py":
         maker = text.partition(":")[2] or "make_task"
