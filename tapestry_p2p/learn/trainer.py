@@ -161,9 +161,9 @@ def _make_loop(sock: socket.socket, isolated: tuple[bool, str], configure: dict[
         program.compile()
         judge = Judge(judged, program)
         keeper = Keeper(Path(configure["state_dir"]), program, judge)
-        measured = configure.get("gain") if judged is None else None  # else at the end, and whole
+        measured = configure.get("gain")
         gain = None
-        if measured:
+        if measured and judged is None and not program.big:  # testnets measure at their end
             gain = Gain(measured, program, judge, Path(configure["state_dir"]) / "gain", batch_seed)
     text = TextSocket(Path(configure["text_socket"])) if configure["text_socket"] else None
     return Loop(sock, program, vectors, keeper, judge, text, configure["speed"], gain)

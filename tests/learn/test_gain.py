@@ -212,7 +212,8 @@ def test_a_trainer_tells_its_measure_again_after_a_kill_and_answers_as_either_mo
             node.correct(record["seq"], np.zeros_like(node.genesis))
     texts = [node.ask(do="generate", model=model) for model in ("shared", "sovereign")]
     assert all(text["text"] for text in texts)
-    assert texts[0] != texts[1]
+    worth = [node.ask(do="evaluate", model=model) for model in ("shared", "sovereign")]
+    assert worth[0]["loss"] != worth[1]["loss"]
     assert "shared or sovereign" in node.ask(do="generate", model="mine")["error"]
     while not (node.home / "gain" / "state.1").exists():
         record = node.receive()
