@@ -25,7 +25,7 @@ GUIDES = [
     *sorted((ROOT / "docs/howto").glob("*.md")),
     ROOT / "docs/why.md",
 ]
-COMMAND_S = 240.0  # for what takes a minute on an idle machine
+COMMAND_S = 420.0  # for what takes a minute on an idle machine
 STAYS = re.compile(r"^(?:\S*/)?tapestry (run|page)\b(?!.*--help)")
 MAY_BE_UNWELL = re.compile(r"tapestry (status|doctor)\b")  # 4 is an answer, too
 

@@ -199,6 +199,16 @@ def test_a_failed_installation_says_what_to_do(machine: Machine) -> None:
     assert machine.run("x").returncode == 0
 
 
+def test_behind_a_proxy_uv_is_tried_with_the_systems_certificates(machine: Machine) -> None:
+    machine.with_python()
+    trusts = 'pip) [ -n "${UV_SYSTEM_CERTS:-}" ] || exit 1'
+    machine.program("uv", FAKE_UV.replace("pip) ", f"{trusts}; "))
+    done = machine.run("x")
+    assert done.returncode == 0, done.stderr
+    assert "trying again with this system's certificates" in done.stderr
+    assert machine.set_ups() == 2
+
+
 def test_without_python_it_says_what_to_install(machine: Machine) -> None:
     failed = machine.run("x")
     assert failed.returncode == 1

@@ -83,7 +83,8 @@ class LiveTable:
             loss, language = "", "-"
             name = Text(plain(member.home.name), style="red")
         else:
-            loss = f"{status.get('trainer', {}).get('loss', 0.0):.2f}"
+            trainer = status.get("trainer", {})
+            loss = f"{trainer['loss']:.2f}" if trainer.get("steps") else "not yet"
             language, name = member.home.language, Text(plain(member.home.name))
         hears = f"{max(0, status.get('live', 1) - 1)} members"
         return name, language, self._bar(status.get("round", 0)), loss, hears, _words(share)
