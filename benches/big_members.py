@@ -87,6 +87,7 @@ class BigMember(Member):
     stands_in: bool = False
     parameters: int = 0
     round_s: float = 1.0
+    schema: str = ""
     stand_in: "subprocess.Popen[bytes] | None" = None
 
     def start(self) -> None:
@@ -99,7 +100,8 @@ class BigMember(Member):
                 stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True,
             )  # fmt: skip
             if self.stands_in:
-                words = [paths.trainer_socket, self.parameters, self.round_s, paths.config]
+                told = [self.parameters, self.round_s, paths.config, self.schema]
+                words = [paths.trainer_socket, *told]
                 self.stand_in = subprocess.Popen(
                     [sys.executable, big_stand_in.__file__, *map(str, words)],
                     stdin=subprocess.DEVNULL, stdout=log, stderr=log,
@@ -140,7 +142,7 @@ def prepare(folder: Path, wanted: Wanted) -> list[BigMember]:
         members.append(
             BigMember(
                 home, stands_in=stands_in, parameters=wanted.parameters,
-                round_s=wanted.round_s or 1.0,
+                round_s=wanted.round_s or 1.0, schema=manifest.schema.hash,
             )
         )  # fmt: skip
     return members

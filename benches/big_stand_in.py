@@ -1,10 +1,11 @@
 """A stand-in for the trainer of a model of any size: hands a vector over every so many seconds.
 
-    python benches/big_stand_in.py SOCKET PARAMETERS ROUND_S FOLDER
+    python benches/big_stand_in.py SOCKET PARAMETERS ROUND_S FOLDER SCHEMA
 
 Reports at SOCKET like a trainer of `tapestry run --trainer-apart`. It trains nothing: each round it
 moves one block in sixteen by a little. Its vector is a mapped file in FOLDER, so that what is
 measured is the node. The first vector is one pattern again and again: its root is quickly found.
+In a network with another one its node fetches that from a member.
 """
 
 import os
@@ -48,7 +49,9 @@ def genesis_root(parameters: int) -> bytes:
 class StandIn:
     """What a trainer is to its node."""
 
-    def __init__(self, sock: Any, parameters: int, round_s: float, folder: Path) -> None:
+    def __init__(
+        self, sock: Any, parameters: int, round_s: float, folder: Path, schema: str
+    ) -> None:
         self._sock, self._round_s = sock, round_s
         link.receive(sock)  # configure
         self._shelf = Shelf(folder, 1 << 20)
@@ -63,7 +66,7 @@ class StandIn:
             "version": link.VERSION,
             "pid": os.getpid(),
             "parameters": parameters,
-            "schema": SCHEMA,
+            "schema": schema,
             "isolated": False,
             "isolation": link.ISOLATION_LINES[3],
             "genesis_digest": self._shared.write_parts(link.OUT, 0, self._parts()),
@@ -138,7 +141,8 @@ def main() -> None:
     sock = _reported(sys.argv[1])
     if sock is None:
         raise SystemExit(1)
-    StandIn(sock, int(sys.argv[2]), float(sys.argv[3]), Path(sys.argv[4])).run()
+    parameters, round_s, folder, schema = sys.argv[2:6]
+    StandIn(sock, int(parameters), float(round_s), Path(folder), schema).run()
 
 
 if __name__ == "__main__":

@@ -205,7 +205,15 @@ class Control:
             "refused_at_door": dict(node.transport.gate.refused),
             "tasks": trio.lowlevel.current_statistics().tasks_living,
             "cpu_s": round(time.process_time(), 2),
+            "trainer_busy_share": self._busy_share(),
         }
+
+    def _busy_share(self) -> float:
+        """Of the time of all rounds that were handed over, that in which the trainer computed."""
+        trainer = self._node.trainer
+        if trainer is None or not trainer.state.seconds:
+            return 0.0
+        return round(trainer.state.busy_s / trainer.state.seconds, 4)
 
     def health(self) -> tuple[bool, str]:
         """Whether all is well, and the state's first words: its own, none of a peer's."""

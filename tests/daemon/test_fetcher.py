@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import pytest
 import trio
 import trio.testing
@@ -255,6 +256,36 @@ async def test_a_broken_fetch_goes_on_where_it_broke(whole: int) -> None:
     assert len(names) == 7
     requests = [r.hash for r in honest.asked if isinstance(r, ChunkRequest)]
     assert requests == list(names[whole:])
+
+
+@in_mock_time
+async def test_a_fetch_that_failed_is_taken_up_by_the_next_one() -> None:
+    """Each attempt has one source, and it breaks; nothing that came is asked for again."""
+    author = published()
+    sources = [Source(holder(author), breaks_after(whole)) for whole in (2, 3, 99)]
+    us = Follower(author, honest=sources[0])
+    await us.follow(0)
+    for source in sources[:2]:
+        us.sources[HONEST] = source
+        assert await us.fails(1, HONEST) == "unreachable"
+    us.sources[HONEST] = sources[2]
+    assert await us.follow(1, HONEST) == author.signed[1].header.root
+    came = [r.hash for s in sources for r in s.asked if isinstance(r, ChunkRequest)]
+    names = author.signed[1].header.chunks
+    broke_at = (2, 5)  # asked for, and never came
+    assert came == [*names[:3], *names[2:6], *names[5:]]
+    assert [came.count(names[at]) for at in broke_at] == [2, 2]
+
+
+@in_mock_time
+async def test_copies_that_were_fetched_share_no_memory() -> None:
+    author = published()
+    us = Follower(author, honest=Source(holder(author)))
+    root = author.signed[1].header.root
+    one = await us.fetcher.keyframe(author.key, 1, root, [HONEST])
+    other = await us.fetcher.keyframe(author.key, 1, root, [HONEST])
+    assert same(one, other)
+    assert not np.shares_memory(one, other)
 
 
 @in_mock_time
