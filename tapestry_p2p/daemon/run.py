@@ -227,7 +227,7 @@ async def _accompany(node: Node, config: Config, paths: Paths, attack: str) -> N
         ceiling = Ceiling(parse_size(config.budget.memory))
         nursery.start_soon(watch_memory, node.pauses, ceiling, memory_of(node))
         service.notify("READY=1")
-        log.info("running as %s", node.identity.peer_id)
+        log.info("running as %s; `tapestry status` says how it goes", node.identity.peer_id)
 
 
 def health_of(node: Node) -> service.Health:
