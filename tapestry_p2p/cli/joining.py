@@ -34,6 +34,7 @@ from tapestry_p2p.daemon.manifest import (
 from tapestry_p2p.daemon.paths import Paths
 from tapestry_p2p.errors import BAD_CONFIG, REFUSED, USAGE, VERSION, TapestryError
 from tapestry_p2p.gossip.identity import Identity
+from tapestry_p2p.page.names import short
 
 MANIFEST = "network.toml"
 
@@ -96,6 +97,8 @@ def join(
     manifest = _manifest(source)
     for line in terms(manifest):
         note(line)
+    for address in addresses:
+        note(f"Member    …{short(address.peer_id)} at {address.host}, to begin with")
     code = _code(manifest, task_file or paths.config / (manifest.task.file or "-"))
     _accept(yes=yes)
     paths.make()

@@ -1,7 +1,8 @@
 """Verbs of a running member: start it and ask it. All but ``run`` only talk to it.
 
-Nothing here imports jax or libp2p, except what ``run`` starts. Peers' names are printed without
-control characters and never without the id beside them.
+Nothing here imports jax or libp2p, except what ``run`` starts. A name is no identity: it is printed
+without control characters, never without the end of the id, and with a warning where it looks like
+another's.
 """
 
 from typing import Any
@@ -10,8 +11,7 @@ from tapestry_p2p.cli.output import note, show
 from tapestry_p2p.daemon.ask import ask, is_well
 from tapestry_p2p.daemon.paths import find_paths
 from tapestry_p2p.errors import NOT_READY, OK
-
-SHORT_ID = 8  # last characters of a peer id, shown beside a name
+from tapestry_p2p.page.names import alike, called, clean, mixed_scripts, short
 
 
 def run(*, apart: bool = False) -> int:
@@ -86,12 +86,12 @@ def status(*, json: bool = False) -> int:
 
 def _status_lines(found: dict[str, Any]) -> list[str]:
     trainer = found["trainer"]
-    name = found["name"] or "(no name)"
     mixing = "mixes" if found["mixing"] else "too few members to mix"
     adopted = len(found["adopted"])
     began = f", begun from the middle of {adopted} members' copies" if adopted else ""
     lines = [
-        f"{name} …{found['id'][-SHORT_ID:]} in {found['network']} …{found['network_id'][:8]}",
+        f"{called(found['name'], found['id'])} in {clean(found['network'])}"
+        f" …{found['network_id'][:8]}",
         f"state      {found['state']}{': ' + found['fault'] if found['fault'] else ''}",
         f"round      {found['round']}, entry {found['seq']}{began}",
         f"peers      {found['peers']} connected, {found['following']} followed,"
@@ -152,10 +152,41 @@ def peers(*, json: bool = False) -> int:
     json
         Print it as JSON.
     """
-    found = ask(find_paths().control_socket, {"do": "peers"})
-    lines = [_peer_line(row) for row in found["peers"]] or ["no other member is known yet"]
-    show(found, as_json=json, lines=lines)
+    socket = find_paths().control_socket
+    found = ask(socket, {"do": "peers"})
+    rows = _compared(found["peers"], ask(socket, {"do": "status"}))
+    lines = [_peer_line(row) for row in rows] or ["no other member is known yet"]
+    warnings = [words for row in rows for words in _doubts(row)]
+    show({**found, "peers": rows}, as_json=json, lines=[*lines, *warnings])
     return OK
+
+
+def _compared(rows: list[dict[str, Any]], us: dict[str, Any]) -> list[dict[str, Any]]:
+    """The rows, each with whose names look like its own, and with scripts that do not belong."""
+    twins = alike([(us["id"], us["name"]), *((row["id"], row["name"]) for row in rows)])
+    return [
+        {
+            **row,
+            "alike": [twin for twin in twins.get(row["id"], []) if twin != us["id"]],
+            "like_you": us["id"] in twins.get(row["id"], []),
+            "mixed_scripts": mixed_scripts(row["name"]),
+        }
+        for row in rows
+    ]
+
+
+def _doubts(row: dict[str, Any]) -> list[str]:
+    """Why not to go by a member's name."""
+    who, found = called(row["name"], row["id"]), []
+    if row["like_you"]:
+        found.append(f"warning: the name of {who} looks like yours; it is another member")
+    if row["alike"]:
+        others = ", ".join(f"…{short(twin)}" for twin in row["alike"][:4])
+        found.append(f"warning: the name of {who} looks like that of {others}: compare the ids")
+    if row["mixed_scripts"]:
+        scripts = " and ".join(script.capitalize() for script in row["mixed_scripts"])
+        found.append(f"warning: the name of {who} mixes {scripts} letters")
+    return found
 
 
 def _peer_line(row: dict[str, Any]) -> str:
@@ -170,9 +201,8 @@ def _peer_line(row: dict[str, Any]) -> str:
     else:
         treated = f"pull cut to {100 * row['coefficient']:.0f} %"
     where = f"at {row['address']}" if row["connected"] else "not connected"
-    name = row["name"] or "(no name)"
     return (
-        f"{name} …{row['id'][-SHORT_ID:]}  round {row['round']}, copy {row['copy']} of"
+        f"{called(row['name'], row['id'])}  round {row['round']}, copy {row['copy']} of"
         f" {row['head']}, {treated}, {where}"
     )
 
@@ -187,6 +217,9 @@ def invite(*, json: bool = False) -> int:
     json
         Print it as JSON.
     """
-    found = ask(find_paths().control_socket, {"do": "invite"})
+    socket = find_paths().control_socket
+    found, us = ask(socket, {"do": "invite"}), ask(socket, {"do": "status"})
     show(found, as_json=json, lines=[found["link"]])
+    network = f"{clean(us['network'])} …{us['network_id'][:8]}"
+    note(f"into {network}, from {called(us['name'], us['id'])}: let them compare both ends")
     return OK

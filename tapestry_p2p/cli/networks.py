@@ -8,6 +8,7 @@ from cyclopts import Parameter
 
 from tapestry_p2p.cli.output import note, say
 from tapestry_p2p.errors import OK
+from tapestry_p2p.page.names import called
 
 
 def testnet(
@@ -142,12 +143,12 @@ def _summary(report: dict[str, Any]) -> list[str]:
         "error (nats a picture) on held-out pictures:"
         if all(row["accuracy"] for row in rows)
         else "bits per byte on own held-out text:",
-        f"  {'member':18} {'untrained':>9} {'alone':>7} {'together':>8} {'sovereign':>9}",
+        f"  {'member':28} {'untrained':>9} {'alone':>7} {'together':>8} {'sovereign':>9}",
     ]
     for row in rows:
         bits = row["bits_per_byte"]
         lines.append(
-            f"  {row['name']:18} {bits['untrained']:9.3f} {bits['alone']:7.3f}"
+            f"  {called(row['name'], row['id']):28} {bits['untrained']:9.3f} {bits['alone']:7.3f}"
             f" {bits['together']:8.3f} {bits['sovereign']:9.3f}"
         )
     if all(row["accuracy"] for row in rows):

@@ -3,7 +3,8 @@
 Knows text alone. Control, format (bidirectional marks, joiners that hide) and unassigned
 characters go, lengths are bounded. A look-alike is judged on a skeleton, in the manner of Unicode
 Technical Standard 39: decomposed, without marks, folded, with the commonest confusable letters of
-Greek, Cyrillic and digits mapped to Latin ones. It warns; it decides nothing.
+Greek, Cyrillic, Armenian and digits mapped to Latin ones; and a name of letters that no language
+writes together is told, by that standard's highly restrictive level. It warns; it decides nothing.
 """
 
 import unicodedata
@@ -13,8 +14,8 @@ NAME_CHARS_MAX = 64
 SHORT_ID = 8  # last characters of a peer id, as the verbs show it beside every name
 _HIDDEN = {"Cc", "Cf", "Cn", "Co", "Cs", "Zl", "Zp"}
 _ALIKE = str.maketrans(
-    "асеорхуіјѕԁһԛԝкмтвнгɑαοιυνρτκηχ013569|lı!",
-    "aceopxyijsdhqwkmtbhraaoiuvptknxoiesbgiiii",
+    "асеорхуіјѕԁһԛԝкмтвнгɑαοιυνρτκηχ013569|lı!ӏүɡօոսցյհℓ",
+    "aceopxyijsdhqwkmtbhraaoiuvptknxoiesbgiiiiiygonugjhi",
 )
 _CAPITALS = str.maketrans("ΑΒΕΖΗΙΚΜΝΟΡΤΥΧ", "ABEZHIKMNOPTYX")  # unlike their small letters
 _BLANK = {"ᅟ", "ᅠ", "ㅤ", "ﾠ", "⠀"}  # letters and signs that show nothing
@@ -57,6 +58,35 @@ def skeleton(name: str) -> str:
     text = unicodedata.normalize("NFKD", clean(name)).translate(_CAPITALS).casefold()
     text = "".join(c for c in text if unicodedata.category(c)[0] in "LN" or c in "|!")
     return text.translate(_ALIKE).replace("rn", "m").replace("vv", "w")
+
+
+# letters of these are written together: Japanese, Chinese with its phonetic signs, Korean
+_TOGETHER = (
+    {"LATIN", "CJK", "HIRAGANA", "KATAKANA"}, {"LATIN", "CJK", "BOPOMOFO"},
+    {"LATIN", "CJK", "HANGUL"},
+)  # fmt: skip
+_SAME = {"FULLWIDTH": "LATIN", "HALFWIDTH": "KATAKANA", "IDEOGRAPHIC": "CJK"}
+
+
+def mixed_scripts(name: str) -> list[str]:
+    """The scripts of a name whose letters no language writes together, such as CYRILLIC, LATIN.
+
+    Empty for honest names. A script is known by the first word of a letter's name in Unicode.
+    """
+    found = set()
+    for c in clean(name):
+        if unicodedata.category(c)[0] == "L":
+            word = unicodedata.name(c, "").partition(" ")[0].partition("-")[0]
+            found.add(_SAME.get(word, word))
+    found -= {"", "MODIFIER", "FEMININE", "MASCULINE", "MATHEMATICAL", "DOUBLE", "SCRIPT"}
+    if len(found) < 2 or any(found <= together for together in _TOGETHER):
+        return []
+    return sorted(found)
+
+
+def called(name: object, peer_id: object) -> str:
+    """How a member is named to people: what it calls itself, and the end of what it is."""
+    return f"{clean(name) or '(no name)'} …{short(peer_id)}"
 
 
 def alike(names: Iterable[tuple[str, str]]) -> dict[str, list[str]]:

@@ -10,8 +10,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from tapestry_p2p.cli.output import plain
 from tapestry_p2p.cli.testnet.cluster import Member
+from tapestry_p2p.page.names import called
 
 LINE_EVERY_S = 5.0
 
@@ -81,11 +81,12 @@ class LiveTable:
         status = member.status
         if member.home.byzantine:
             loss, language = "", "-"
-            name = Text(plain(member.home.name), style="red")
+            name = Text(called(member.home.name, member.home.peer_id), style="red")
         else:
             trainer = status.get("trainer", {})
             loss = f"{trainer['loss']:.2f}" if trainer.get("steps") else "not yet"
-            language, name = member.home.language, Text(plain(member.home.name))
+            language = member.home.language
+            name = Text(called(member.home.name, member.home.peer_id))
         hears = f"{max(0, status.get('live', 1) - 1)} members"
         return name, language, self._bar(status.get("round", 0)), loss, hears, _words(share)
 
