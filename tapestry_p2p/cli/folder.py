@@ -17,6 +17,7 @@ from tapestry_p2p.mix.codec import Vector
 
 FORMAT = "tapestry export 1"
 MODEL, INT8, PUBLISHED = "model.safetensors", "model.int8.safetensors", "published.safetensors"
+WHOLE = "whole.safetensors"  # the base with the adapters added, where adapters were trained
 CARD, CONFIG, MANIFEST = "README.md", "config.json", "network.toml"
 LINEAGE, SIGNATURE = "lineage.json", "lineage.sig"
 NEEDED = (MODEL, INT8, CARD, CONFIG, MANIFEST)

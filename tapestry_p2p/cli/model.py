@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from tapestry_p2p.cli.folder import CONFIG, INT8, MANIFEST, MODEL, digest_of, read_json
+from tapestry_p2p.cli.folder import CONFIG, INT8, MANIFEST, MODEL, WHOLE, digest_of, read_json
 from tapestry_p2p.cli.output import note, show
 from tapestry_p2p.daemon.ask import ask
 from tapestry_p2p.daemon.departure import departure
@@ -176,13 +176,16 @@ def offline(model: str, request: dict[str, Any], *, int8: bool, trust_code: bool
     """What a process without a network says of an exported model. TapestryError."""
     folder = find_model(model)
     config = read_json(folder / CONFIG)
+    whole = folder / WHOLE
+    if whole.exists() and int8:
+        raise TapestryError(f"{model} has adapters: the model they make is float32", USAGE)
     asked = {
         **request,
         "task": _task(folder, config, trust_code),
         "options": config.get("options", {}),
         "data_seed": config.get("seed", 0),
-        "schema": config.get("schema", ""),
-        "file": str(folder / (INT8 if int8 else MODEL)),
+        "schema": "" if whole.exists() else config.get("schema", ""),
+        "file": str(whole if whole.exists() else folder / (INT8 if int8 else MODEL)),
         "int8": int8,
         "cache_dir": str(find_paths().cache),
     }

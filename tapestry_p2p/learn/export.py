@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 from tapestry_p2p.learn.int8 import dequantised, quantised
 from tapestry_p2p.learn.state import replace
 from tapestry_p2p.learn.task import Task
-from tapestry_p2p.learn.vector import Layout, Params
+from tapestry_p2p.learn.vector import Layout, Params, leaves_of
 
 MODEL, INT8 = "model.safetensors", "model.int8.safetensors"
+WHOLE = "whole.safetensors"  # of a network of adapters: its base with the adapters added
 
 Vector = NDArray[np.float32]
 
@@ -34,6 +35,8 @@ def export(
 ) -> dict[str, Any]:
     """Write float32[d] as ``model.safetensors`` and ``model.int8.safetensors``. OSError.
 
+    Of adapters a third file is the model that they make of their base, for any other program.
+
     Returns what a model card needs, with what ``judge`` says of both. Local leaves, which stay out
     of the files, are judged as they are in the tree ``own``.
     """
@@ -42,6 +45,11 @@ def export(
     small = quantised(tensors)
     replace(folder / MODEL, safetensors.numpy.save(tensors, metadata=facts))
     replace(folder / INT8, safetensors.numpy.save(small, metadata=facts))
+    merged: Any = getattr(task, "whole", None)
+    if merged is not None and not layout.local_leaves:
+        whole = leaves_of(merged(layout.unflatten(vector)))
+        added = {name: np.asarray(leaf) for name, leaf in whole.items()}
+        replace(folder / WHOLE, safetensors.numpy.save(added, metadata=facts))
     rounded = dequantised(small)
     by_name = [rounded[leaf.path].ravel() for leaf in layout.leaves]
     return {

@@ -82,7 +82,11 @@ class Adapted(Over):
         rest = [f"{REST}/{escape(path)}" for path in own if path not in self.frozen]
         self.local_filter = [*adapters, *rest]
         self.model = None  # the inner one's leaves are not what is trained
-        self.card = f"{getattr(inner, 'card', '')} Adapters of rank {self.rank} on frozen weights."
+        whole = "" if own else " `whole.safetensors` has them added to these."
+        card = (
+            f"{getattr(inner, 'card', '')} Adapters of rank {self.rank} on frozen weights.{whole}"
+        )
+        self.card = card.strip()
         if hasattr(inner, "generate"):
             self.generate = lambda params, *rest: inner.generate(self.whole(params), *rest)
         if hasattr(inner, "sharing"):

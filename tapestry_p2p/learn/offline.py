@@ -107,7 +107,7 @@ def _generate(task: Task, params: Params, request: dict[str, Any]) -> dict[str, 
 def load_params(task: Task, path: Path, schema: str) -> Params:
     """The tree that a safetensors file holds; eight-bit leaves stay so where the task can use them.
 
-    TaskError if the task builds another model than the one of that schema hash.
+    TaskError if the task builds another model than the one of that schema hash; "" is any.
     """
     import jax
     import safetensors.numpy
@@ -117,7 +117,7 @@ def load_params(task: Task, path: Path, schema: str) -> Params:
 
     layout = _layout(task, schema)
     _need_whole(layout)
-    if layout.schema != schema:
+    if schema and layout.schema != schema:
         raise TaskError("task_error", "the task builds another model than the one in the folder")
     tensors = safetensors.numpy.load_file(path)
     leaves: dict[str, Any] = {
@@ -139,7 +139,7 @@ def _layout(task: Task, schema: str) -> Layout:
     shapes = getattr(getattr(task, "model", None), "shapes", None)
     if shapes is not None:
         layout = layout_of(task, shapes)
-        if layout.schema == schema:
+        if schema in ("", layout.schema):
             return layout
     return layout_of(task, task.init(jax.random.key(0)))
 

@@ -20,6 +20,7 @@ from tapestry_p2p.learn.linen import LinenModel
 from tapestry_p2p.learn.load import load
 from tapestry_p2p.learn.lora import Adapted
 from tapestry_p2p.learn.nnx import NnxModel
+from tapestry_p2p.learn.offline import answer
 from tapestry_p2p.learn.task import Data, TaskError
 from tapestry_p2p.learn.vector import Layout, leaves_of
 
@@ -221,7 +222,7 @@ def test_adapters_of_a_built_in_task_are_judged_merged() -> None:
     assert adapted.tokens_per_batch == task.tokens_per_batch
     shared = adapted.sharing(Data([], 7, content=task.records["train"][:100]))
     assert len(shared.records["train"]) == 100
-    assert adapted.card.endswith("Adapters of rank 2 on frozen weights.")
+    assert "Adapters of rank 2 on frozen weights." in adapted.card
 
 
 def test_a_trainer_shares_adapters_alone(make_node: Callable[..., Node], tmp_path: Path) -> None:
@@ -242,6 +243,11 @@ def test_a_trainer_shares_adapters_alone(make_node: Callable[..., Node], tmp_pat
     node.train(1, 3, 2)
     assert len(node.run(2)) == 2
     assert node.ask(do="evaluate")["accuracy"]["own"] >= 0
+    told = node.ask(do="export", path=str(tmp_path))
+    asked = {"task": "digits", "options": {}, "data_seed": 7, "do": "evaluate", "schema": ""}
+    found = answer({**asked, "file": str(tmp_path / "whole.safetensors")})
+    score = told["scores"]["model.safetensors"]["accuracy"]["own"]
+    assert found["accuracy"]["held out"] == pytest.approx(score)
     assert node.hang_up() == 0
     wrong = make_node("wrong", task="digits", options={}, base={**base, "digest": "0" * 64})
     assert wrong.expect("failed")["code"] == "base_missing"
