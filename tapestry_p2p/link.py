@@ -228,8 +228,12 @@ FROM_TRAINER: Mapping[str, Schema] = {
 }
 
 # May be left out by the node: `batch_seed` then follows from `seed` and the data, and without
-# `gain` nothing is trained beside the shared model, and without `base` from no file.
-_OPTIONAL: Schema = {"batch_seed": _counter, "gain": _gain, "base": _base}
+# `gain` nothing is trained beside the shared model, without `base` from no file, and without
+# `devices` on one of them.
+_OPTIONAL: Mapping[str, Schema] = {
+    "configure": {"batch_seed": _counter, "gain": _gain, "base": _base, "devices": _counter},
+    "hello": {"devices": _counter},
+}
 
 
 def round_measure(value: float) -> float:
@@ -258,7 +262,7 @@ def pack_record(record: Mapping[str, Any]) -> bytes:
         schema = FROM_NODE.get(str(kind))
     if schema is None:
         raise ValueError(f"no record type {kind!r}")
-    if faults := _faults(fields, schema, _OPTIONAL if kind == "configure" else {}):
+    if faults := _faults(fields, schema, _OPTIONAL.get(str(kind))):
         raise ValueError(f"bad {kind} record: {faults}")
     packed: bytes = msgpack.packb({"t": kind, **fields})
     if len(packed) > RECORD_BYTES_MAX:
@@ -289,7 +293,7 @@ def _parse(packet: bytes, schemas: Mapping[str, Schema]) -> dict[str, Any]:
     schema = schemas.get(kind) if isinstance(kind, str) else None
     if schema is None:
         raise LinkError("unknown record type")
-    if faults := _faults(record, schema, _OPTIONAL if kind == "configure" else {}):
+    if faults := _faults(record, schema, _OPTIONAL.get(str(kind))):
         raise LinkError(f"bad {kind} record: {', '.join(faults)}")
     return {"t": kind, **record}
 

@@ -102,6 +102,7 @@ def _all(paths: Paths, status: dict[str, Any], repair: bool) -> Iterator[Finding
     yield machine.key(paths)
     if config is not None:
         yield machine.cores(config)
+        yield machine.devices(config, status)
         if manifest is not None:
             yield machine.data(config, manifest)
         yield from machine.ports(config, status)

@@ -123,6 +123,15 @@ class Budget(Section, frozen=True, kw_only=True):
         int,
         Meta(ge=0, le=1024, description="CPU threads of the trainer; 0: all cores but one."),
     ] = 0
+    devices: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=1024,
+            description="Accelerators of this machine that train the model together, each array"
+            " cut between them; 0: all there are.",
+        ),
+    ] = 1
     hours: Annotated[
         str,
         Meta(description="Train only in these hours, as 20:00-07:30, local time. Empty: always."),

@@ -91,6 +91,19 @@ def cores(config: Config) -> Finding:
     return Finding("cores", OK, words)
 
 
+def devices(config: Config, status: dict[str, Any]) -> Finding:
+    """How many accelerators train together, as the running trainer says."""
+    wanted = config.budget.devices
+    asked = f"budget.devices asks for {wanted or 'all'}"
+    found = status.get("trainer", {}).get("devices", 0)
+    if not found:
+        return Finding("devices", OK, f"{asked}; the running trainer says how many there are")
+    words = f"{found} train{'s' if found == 1 else ''} the model; {asked}"
+    if found < wanted:
+        return Finding("devices", NOTE, words, f"lower it to {found}, or see why JAX finds no more")
+    return Finding("devices", OK, words)
+
+
 def key(paths: Paths) -> Finding:
     """The key is here, ours, and closed to others."""
     try:

@@ -99,6 +99,7 @@ def trainer_configuration(
         "options": dict(manifest.task.options),
         "data": [str(path) for path in data],
         "seed": manifest.genesis.seed,
+        "devices": config.budget.devices,
         "threads": config.budget.threads or max(1, len(os.sched_getaffinity(0)) - 1),
         "state_dir": str(paths.trainer),
         "cache_dir": str(paths.cache),

@@ -256,6 +256,7 @@ class Control:
             "loss": s.loss,
             "seconds": round(s.seconds, 3),
             "busy_s": round(s.busy_s, 3),
+            "devices": s.devices,
             "rss_mb": round(memory_mb(s.pid), 1) if s.running else 0.0,
         }
 

@@ -79,6 +79,7 @@ class TrainerState:
     loss: float = 0.0
     seconds: float = 0.0
     busy_s: float = 0.0
+    devices: int = 0  # that train together; 0: not told
     bad_batches: int = 0  # left out: with them loss or parameters were not finite
 
 
@@ -393,6 +394,7 @@ class Trainer:
                 BAD_CONFIG,
             )
         self.state.isolated, self.state.isolation = record["isolated"], record["isolation"]
+        self.state.devices = record.get("devices", 0)
         self.measured.clear()
         return link.SharedVectors.from_fd(fds.pop(), self.parameters)
 

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from tapestry_p2p.bulk import IN_MEMORY, Shelf
 from tapestry_p2p.heap import give_back
+from tapestry_p2p.learn.devices import Devices
 from tapestry_p2p.learn.task import BatchSource, Task, layout_of, optimizer_of, tokens_of
 from tapestry_p2p.learn.vector import Params
 
@@ -48,11 +49,13 @@ class Program:
         batch_seed: int,
         schedule_steps: int,
         shelf: Shelf = IN_MEMORY,
+        devices: Devices | None = None,
     ) -> None:
-        """``shelf``: where vectors live that are not on the device."""
+        """``shelf``: where vectors live that are not on a device; without ``devices`` on one."""
         self.task = task
         self.schedule_steps = schedule_steps
         self.shelf = shelf
+        self.devices = devices or Devices()
         params = task.init(jax.random.key(seed % (1 << 32)))
         self.layout = layout_of(task, params)
         self.big = shelf.is_mapped(self.layout.parameters)
@@ -60,18 +63,28 @@ class Program:
         local = bool(self.layout.local_leaves)
         self.genesis_params = params if local else None  # for its local leaves
         self.whole_genesis = self.layout.whole(params, shelf.empty) if local else self.genesis
+        shapes = jax.eval_shape(lambda tree: tree, params)
         del params
         self.settle()
         self.source: BatchSource = task.batches("train", batch_seed)
         self.tokens_per_batch = tokens_of(task, self.source(0))
-        self._frozen = getattr(task, "frozen", None)
+        self._frozen = self.devices.place(getattr(task, "frozen", None))
         self._optimizer = optimizer_of(task, schedule_steps)
         self._key = jax.random.key(batch_seed % (1 << 32))
-        self._step = jax.jit(inner_step(task, self._optimizer), donate_argnums=(0, 1))
+        params_at, moments_at = self._kept_where(shapes)
+        step = inner_step(task, self._optimizer)
+        self._step = _jit(step, params_at and (params_at, moments_at, None), donate_argnums=(0, 1))
         self._copy = jax.jit(lambda tree: jax.tree.map(jnp.copy, tree))
-        self._fresh = jax.jit(self._optimizer.init)
-        self._add = jax.jit(lambda params, by: jax.tree.map(lambda a, b: a + b, params, by))
+        self._fresh = _jit(self._optimizer.init, moments_at)
+        self._add = _jit(lambda params, by: jax.tree.map(lambda a, b: a + b, params, by), params_at)
         self._add_leaf = jax.jit(lambda a, b: a + b, donate_argnums=0)
+
+    def _kept_where(self, shapes: Any) -> tuple[Any, Any]:
+        """How parameters and moments are cut over several devices; None, None for one."""
+        if self.devices.count == 1:
+            return None, None
+        moments = jax.eval_shape(self._optimizer.init, shapes)
+        return self.devices.cut(shapes), self.devices.cut(moments)
 
     def fresh(self, vector: NDArray[np.float32], step: int = 0, cursor: int = 0) -> Place:
         """A training that begins at float32[d] with no moments."""
@@ -87,8 +100,8 @@ class Program:
     def owned(self, tree: Any) -> Any:
         """The tree in arrays of its own on the device; a big one leaf by leaf."""
         if not self.big:
-            return self._copy(tree)
-        made = jax.tree.map(lambda leaf: jnp.array(leaf, copy=True), tree)
+            return self.devices.place(self._copy(tree))
+        made = jax.tree.map(lambda leaf: self.devices.place(jnp.array(leaf, copy=True)), tree)
         self.settle()
         return made
 
@@ -105,7 +118,7 @@ class Program:
 
     def advance(self, place: Place) -> float:
         """One inner step in place; the loss before it."""
-        batch = self.source(place.cursor)
+        batch = self.devices.batch(self.source(place.cursor))
         place.params, place.moments, loss = self._step(
             place.params, place.moments, batch, self._key, place.cursor, self._frozen
         )
@@ -138,6 +151,13 @@ class Program:
             self.copy(place)
         del place
         self.settle()
+
+
+def _jit(function: Callable[..., Any], outputs_at: Any, **options: Any) -> Any:
+    """Compiled; ``outputs_at`` says how its outputs are cut, unless it is None."""
+    if outputs_at is None:
+        return jax.jit(function, **options)
+    return jax.jit(function, out_shardings=outputs_at, **options)
 
 
 def inner_step(task: Task, optimizer: optax.GradientTransformation) -> InnerStep:

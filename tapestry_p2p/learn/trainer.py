@@ -135,6 +135,7 @@ def _make_loop(sock: socket.socket, isolated: tuple[bool, str], configure: dict[
     cache = _use_cache(Path(configure["cache_dir"]))
     from tapestry_p2p.bulk import Shelf
     from tapestry_p2p.learn.base import base_of, on_base
+    from tapestry_p2p.learn.devices import Devices
     from tapestry_p2p.learn.gain import Gain
     from tapestry_p2p.learn.judge import Judge
     from tapestry_p2p.learn.keep import Keeper
@@ -155,7 +156,9 @@ def _make_loop(sock: socket.socket, isolated: tuple[bool, str], configure: dict[
     batch_seed = configure.get("batch_seed", _data_seed(configure["seed"], paths))
     with cache:
         shelf = Shelf(Path(configure["state_dir"]))
-        program = Program(task, configure["seed"], batch_seed, configure["schedule_steps"], shelf)
+        seed, steps = configure["seed"], configure["schedule_steps"]
+        devices = Devices(configure.get("devices", 1))
+        program = Program(task, seed, batch_seed, steps, shelf, devices)
     vectors = _say_hello(sock, isolated, program)
     with cache:
         program.compile()
@@ -179,6 +182,7 @@ def _say_hello(sock: socket.socket, isolated: tuple[bool, str], program: Any) ->
         "schema": program.layout.schema,
         "isolated": isolated[0],
         "isolation": isolated[1],
+        "devices": program.devices.count,
         "genesis_digest": vectors.write(link.OUT, 0, program.genesis),
     }
     link.send(sock, hello, [vectors.fileno()])
@@ -234,8 +238,9 @@ def _set_threads(threads: int) -> None:
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NPROC"):
         os.environ[name] = str(threads)
     many = "true" if threads > 1 else "false"
+    given = os.environ.get("XLA_FLAGS", "")
     os.environ["XLA_FLAGS"] = (
-        f"--xla_cpu_multi_thread_eigen={many} intra_op_parallelism_threads={threads}"
+        f"{given} --xla_cpu_multi_thread_eigen={many} intra_op_parallelism_threads={threads}"
     )
 
 
