@@ -104,6 +104,9 @@ class TripAverage(Average):
     ETA = 1
 
 
+AVERAGES: Mapping[str, type[Average]] = {ALONE: Average, SOVEREIGN: TripAverage}
+
+
 class Gain:
     """The measure. ``spec``: ``share`` of training's time, 0..0.5; ``alone``, ``sovereign``: flags.
 
@@ -132,13 +135,13 @@ class Gain:
         self._trip: list[float] = []  # scores of the sovereign training under way
         self._spent_s = dict.fromkeys((ALONE, SOVEREIGN), 0.0)
         self._credit_s = 0.0
+        self._compiled = False
         self._trip_due = 0
-        if self._with[ALONE]:
-            place = program.fresh(program.genesis)
-            self._beside[ALONE] = Beside(program, place, self._average(Average))
-        like = program.fresh(program.genesis)
-        self._empty = Beside(program, like, self._average(TripAverage))
-        self._store = self._open(directory, like, data)
+        self._on_trip = False  # whether the sovereign training is under way
+        for name in (name for name, wanted in self._with.items() if wanted):
+            start = program.fresh(program.genesis)
+            self._beside[name] = Beside(program, start, self._average(AVERAGES[name]))
+        self._store = self._open(directory, data)
 
     # Time
 
@@ -161,7 +164,9 @@ class Gain:
             name = self._next()
             told = self._go_on(name, place, shown) if name else None
         took_s = self._clock() - begin
-        self._credit_s -= took_s
+        if self._compiled:
+            self._credit_s -= took_s
+        self._compiled = True  # by the first judgement, whose time is the start's
         if name:
             self._spent_s[name] += took_s
         else:
@@ -180,12 +185,10 @@ class Gain:
 
     def unfinished(self, place: Place) -> bool:
         """Whether anything is left to do when the shared training is over."""
-        alone, trip = self._beside.get(ALONE), self._beside.get(SOVEREIGN)
-        over = self._program.over
-        return bool(
+        return (
             place.step >= self.tracks[TOGETHER].due
-            or (alone and not self.tracks[ALONE].ended)
-            or (trip and not over(trip.place))
+            or (self._with[ALONE] and not self.tracks[ALONE].ended)
+            or self._on_trip
         )
 
     def _next(self) -> str:
@@ -207,35 +210,43 @@ class Gain:
         if not self._program.over(beside.place) and step < track.due:
             track.ended = not self._step(beside)
             return None
-        self._offer(track, self._score(beside.vector), beside.vector, step)
+        vector = beside.vector
+        score = self._score(vector)
+        self._offer(track, score, vector, step)
+        self._keep(score, vector, step)  # a member's own model may be any that it trained
         given_up = max(LEAST_STEPS, PATIENCE * track.best_step)
         endless = not self._program.schedule_steps
         track.ended = self._program.over(beside.place) or (endless and step >= given_up)
         return self._told(ALONE, step)
 
     def _sovereign(self, place: Place, shown: Callable[[], Params]) -> dict[str, Any] | None:
-        beside = self._beside.get(SOVEREIGN)
-        if beside is None:
+        if not self._on_trip:
             if self._program.over(place):
                 return None  # the schedule leaves nothing to learn with
             self._begin_trip(place, self._program.layout.whole(shown()))
             return None
+        beside = self._beside[SOVEREIGN]
         over = self._program.over(beside.place)
         if not over and beside.place.step < self._trip_due:
-            if not self._step(beside):
-                del self._beside[SOVEREIGN]
+            self._on_trip = self._step(beside)
             return None
-        track, vector, step = self.tracks[SOVEREIGN], beside.vector, beside.place.step
+        vector, step = beside.vector, beside.place.step
         score = self._score(vector)
-        if score < track.score:
-            self.best = Checkpoint(vector.copy(), score, step)
-        self._offer(track, score, vector, step)
+        self._keep(score, vector, step)
         self._trip.append(score)
         self._trip_due = step + self._every
         if over or self._given_up(self._trip):
-            del self._beside[SOVEREIGN]
+            self._on_trip = False
         self.apart = self.distance(self._program.layout.whole(shown()))
         return self._told(SOVEREIGN, max(place.step, step))
+
+    def _keep(self, score: float, vector: Vector, step: int) -> None:
+        """Offer a checkpoint to the sovereign model."""
+        track = self.tracks[SOVEREIGN]
+        if self._with[SOVEREIGN]:
+            if score < track.score:
+                self.best = Checkpoint(vector.copy(), score, step)
+            self._offer(track, score, vector, step)
 
     def _begin_trip(self, place: Place, vector: Vector) -> None:
         program, cursor = self._program, place.cursor
@@ -243,6 +254,7 @@ class Gain:
         average = self._average(TripAverage, vector)
         start = Place(program.params(vector), moments, place.step, cursor)
         self._beside[SOVEREIGN] = Beside(program, start, average)
+        self._on_trip = True
         self._trip, self._trip_due = [], place.step  # the shared model itself comes first
 
     def _given_up(self, scores: list[float]) -> bool:
@@ -323,10 +335,10 @@ class Gain:
 
     # What survives
 
-    def _open(self, directory: Path, like: Place, data: int) -> StateStore:
+    def _open(self, directory: Path, data: int) -> StateStore:
         """The store of this measure; what is in it of the same model and data is taken up."""
         program = self._program
-        moments = jax.tree.structure(like.moments)
+        moments = [jax.tree.structure(beside.place.moments) for beside in self._beside.values()]
         told = [program.layout.whole_schema, moments, program.schedule_steps, data]
         identity = hashlib.sha256(" ".join(map(str, [*told, self._with])).encode())
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -345,7 +357,7 @@ class Gain:
         counters: dict[str, Any] = {name: track.pack() for name, track in self.tracks.items()}
         counters["best"] = [self.best.score, self.best.step]
         counters["every"], counters["apart"] = self._every, self.apart
-        counters["trip"] = [self._trip, self._trip_due] if SOVEREIGN in self._beside else []
+        counters["trip"] = [self._on_trip, self._trip, self._trip_due]
         counters["places"] = {
             name: [b.place.step, b.place.cursor, b.average.seen if b.average else 0]
             for name, b in self._beside.items()
@@ -354,8 +366,7 @@ class Gain:
 
     def _tree(self) -> Any:
         tree: dict[str, Any] = {}
-        for name in (name for name, wanted in self._with.items() if wanted):
-            beside = self._beside.get(name, self._empty)
+        for name, beside in self._beside.items():
             tree[name] = {"params": beside.place.params, "moments": beside.place.moments}
             if beside.average:
                 tree[name]["average"] = beside.average.vector
@@ -368,11 +379,9 @@ class Gain:
         self._every, self.apart = counters["every"], counters["apart"]
         if self._with[SOVEREIGN]:
             self.best = Checkpoint(tree["best"], *counters["best"])
-        if counters["trip"]:
-            self._trip, self._trip_due = counters["trip"]
+        self._on_trip, self._trip, self._trip_due = counters["trip"]
         for name, (step, cursor, seen) in counters["places"].items():
             kept = tree[name]
             place = self._program.copy(Place(kept["params"], kept["moments"], step, cursor))
-            kind = Average if name == ALONE else TripAverage
-            average = kind(kept["average"], seen) if "average" in kept else None
+            average = AVERAGES[name](kept["average"], seen) if "average" in kept else None
             self._beside[name] = Beside(self._program, place, average)

@@ -57,6 +57,7 @@ class Judge:
         self.best_own = Checkpoint(program.whole_genesis)  # by the own one, until the branch
         self.judged_at = 0  # step of the last judgement of `together`
         self.branch: Place | None = None  # where `sovereign` leaves the others
+        self._twin: Checkpoint | None = None  # the best of `alone`, once it was trained
 
     def watch(self, place: Place) -> None:
         """Called at step boundaries of `together`: keeps the point where `sovereign` begins."""
@@ -91,13 +92,18 @@ class Judge:
 
     def _alone(self, between: Callable[[], None]) -> Checkpoint:
         start = self._program.fresh(self._program.genesis)
-        return self._train(start, Checkpoint(self._program.whole_genesis), between)
+        best = Checkpoint(self._program.whole_genesis)
+        self._twin = self._train(start, best, between)
+        return self._twin
 
     def _sovereign(self, between: Callable[[], None]) -> Checkpoint:
         if self.branch is None:  # the end was never so far
             return self._alone(between)
         best = Checkpoint(self.best_own.vector, self.best_own.score, self.best_own.step)
-        return self._train(self._program.copy(self.branch), best, between)
+        found = self._train(self._program.copy(self.branch), best, between)
+        if self._twin is not None:  # a member's own model may be any that it trained
+            found.offer(self._twin.vector, self._twin.score, self._twin.step)
+        return found
 
     def _train(self, place: Place, best: Checkpoint, between: Callable[[], None]) -> Checkpoint:
         program = self._program

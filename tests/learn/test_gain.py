@@ -142,6 +142,21 @@ def test_the_sovereign_model_is_no_worse_than_the_shared_one_it_comes_from(
     assert gain.distance(endless.layout.whole(place.params)) > 0
 
 
+def test_where_sharing_does_not_help_the_own_model_is_the_twin(
+    endless: Program, tmp_path: Path
+) -> None:
+    gain = _gain(endless, tmp_path, _still)
+    place = endless.fresh(endless.genesis)
+    for _ in range(300):  # the shared model stays as it was
+        gain.earn(1.0)
+        gain.work(place, lambda: place.params)
+        gain._on_trip = False
+    alone, sovereign = gain.tracks["alone"], gain.tracks["sovereign"]
+    assert alone.best_step >= EVERY_STEPS
+    assert (sovereign.score, sovereign.figures) == (alone.score, alone.figures)
+    assert gain.best.score == alone.score
+
+
 def test_after_a_crash_it_goes_on_as_if_there_was_none(endless: Program, tmp_path: Path) -> None:
     gain = _gain(endless, tmp_path / "one", _still)
     place, _ = _trained(endless, gain, 150)

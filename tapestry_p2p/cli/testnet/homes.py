@@ -27,7 +27,7 @@ from tapestry_p2p.gossip.identity import Identity
 from tapestry_p2p.mix.codec import gamma_max
 
 JUDGEMENTS = 20  # checkpoints judged in each arm
-SOVEREIGN_SHARE = 0.75  # of the steps together, the rest alone
+SOVEREIGN_SHARE = 0.5  # of the steps together, the rest alone
 
 
 @dataclass(frozen=True, slots=True)
