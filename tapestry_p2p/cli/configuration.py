@@ -22,6 +22,7 @@ def check(*, json: bool = False) -> None:
     json
         Print JSON.
     """
+    from tapestry_p2p.daemon.base import need_base
     from tapestry_p2p.daemon.config import load_config, need_data, need_no_schedule
     from tapestry_p2p.daemon.keyfile import load_key
     from tapestry_p2p.daemon.manifest import load_manifest, task_file
@@ -34,6 +35,7 @@ def check(*, json: bool = False) -> None:
     need_no_schedule(config, manifest.training.schedule_steps)
     data = need_data(config, manifest.task.name)
     task_file(manifest, paths.config)
+    need_base(manifest, paths)
     show(
         {
             "network": manifest.network.name,

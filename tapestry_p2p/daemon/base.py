@@ -21,6 +21,7 @@ from tapestry_p2p.errors import BAD_CONFIG, FAILURE, USAGE, TapestryError
 from tapestry_p2p.gossip.fetch import BaseLeavesRequest, BaseRequest, FetchResponse
 from tapestry_p2p.gossip.merkle import CHUNK_BYTES, HASH_BYTES, leaf_hash, merkle_root
 
+MODE = 0o644  # open weights; a service's trainer is another user than who installed it
 LEAVES = ".leaves"  # beside the file: the hashes of its pieces
 
 
@@ -91,13 +92,13 @@ def write_verified(path: Path, base: Base, pieces: Iterable[bytes], source: str)
             )
 
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            write_file(path, checked())
+            write_file(path, checked(), MODE)
         except TapestryError:
             path.with_name(path.name + ".new").unlink(missing_ok=True)
             raise
-        write_file(path.with_name(path.name + LEAVES), b"".join(leaves))
+        write_file(path.with_name(path.name + LEAVES), b"".join(leaves), MODE)
     except OSError as error:
         raise TapestryError(
             f"{path} cannot be written: {error.strerror}; make room for {base.bytes >> 20} MB",
@@ -112,8 +113,9 @@ def need_base(manifest: Manifest, paths: Paths) -> Path | None:
     path = base_path(paths, manifest.base)
     if not is_held(path, manifest.base):
         raise TapestryError(
-            f"the network's base weights are missing: {path}; put the file with SHA-256"
-            f" {manifest.base.digest} there, or join anew with another --home, which fetches it",
+            f"the network's base weights are missing: put the file with SHA-256"
+            f" {manifest.base.digest} at {path}; `tapestry run` fetches it from the members under"
+            " [bootstrap] peers, if there are any",
             BAD_CONFIG,
         )
     return path

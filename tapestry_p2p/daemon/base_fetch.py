@@ -7,17 +7,20 @@ try, goes on from there. In memory is never more than one piece and the hashes.
 """
 
 import hashlib
+import logging
 import os
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import trio
+from msgspec import UnsetType
 
 from tapestry_p2p.daemon.address import Address
-from tapestry_p2p.daemon.base import LEAVES, pieces_of, root_of
+from tapestry_p2p.daemon.base import LEAVES, MODE, base_path, is_held, pieces_of, root_of
 from tapestry_p2p.daemon.files import sync_directory, write_file
-from tapestry_p2p.daemon.manifest import Base
+from tapestry_p2p.daemon.manifest import Base, Manifest
+from tapestry_p2p.daemon.paths import Paths
 from tapestry_p2p.daemon.patience import Patience
 from tapestry_p2p.daemon.silent import Silent
 from tapestry_p2p.daemon.transport import Connection, Transport, TransportError
@@ -32,6 +35,8 @@ from tapestry_p2p.gossip.fetch import (
 from tapestry_p2p.gossip.identity import public_key_of
 from tapestry_p2p.gossip.merkle import CHUNK_BYTES, HASH_BYTES, leaf_hash
 from tapestry_p2p.gossip.messages import HELLO, Hello, encode_hello
+
+log = logging.getLogger("tapestry.base")
 
 WIRE = 1
 DIAL_S = 20.0
@@ -69,8 +74,8 @@ class Draft:
             return False
         if not self._leaves:
             self._leaves = leaves
-            self._part.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            os.close(os.open(self._part, os.O_WRONLY | os.O_CREAT, 0o600))
+            self._part.parent.mkdir(parents=True, exist_ok=True)
+            os.close(os.open(self._part, os.O_WRONLY | os.O_CREAT, MODE))
             for piece in pieces_of(self._part):
                 if self.held == self.count or leaf_hash(piece) != self._leaf(self.held):
                     break
@@ -103,7 +108,7 @@ class Draft:
                 f" SHA-256 {whole.hexdigest()}, not {self._base.digest}; ask its founder",
                 REFUSED,
             )
-        write_file(self.path.with_name(self.path.name + LEAVES), self._leaves)
+        write_file(self.path.with_name(self.path.name + LEAVES), self._leaves, MODE)
         with self._part.open("rb") as file:
             os.fsync(file.fileno())
         os.replace(self._part, self.path)
@@ -122,7 +127,7 @@ def fetch_base(
     contradicts itself.
     """
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(path.parent).free
         if free < ROOM * base.bytes:
             raise TapestryError(
@@ -141,6 +146,16 @@ def fetch_base(
         draft.finish()
     except OSError as error:
         raise TapestryError(f"{path} cannot be written: {error.strerror}", FAILURE) from error
+
+
+def mend_base(manifest: Manifest, paths: Paths, addresses: Sequence[Address]) -> None:
+    """Fetch the base if it should be here and is not: lost, or joined without. TapestryError."""
+    base = manifest.base
+    if isinstance(base, UnsetType) or is_held(base_path(paths, base), base) or not addresses:
+        return
+    target = base_path(paths, base)
+    log.warning("the base weights are missing: fetching %d bytes to %s", base.bytes, target)
+    fetch_base(base, manifest.network_id, addresses, target, lambda held, count: None)
 
 
 async def _fetch(

@@ -23,6 +23,7 @@ from tapestry_p2p.daemon.address import Address, parse_address
 from tapestry_p2p.daemon.apart import Door
 from tapestry_p2p.daemon.attacker import Attacker
 from tapestry_p2p.daemon.base import Held, base_record, need_base
+from tapestry_p2p.daemon.base_fetch import mend_base
 from tapestry_p2p.daemon.beside import keep_page
 from tapestry_p2p.daemon.ceiling import Ceiling, resident_bytes, watch_memory
 from tapestry_p2p.daemon.config import Config, load_config, need_data, need_no_schedule
@@ -69,6 +70,7 @@ def run(paths: Paths, apart: bool = False) -> None:
         data = need_data(config, manifest.task.name)
     logs.install(paths.log, config.log.format)
     set_level(config)
+    mend_base(manifest, paths, tuple(map(parse_address, config.bootstrap.peers)))
     store = Store(paths.state / "store", manifest.streams.ring)
     try:
         configure = trainer_configuration(manifest, config, paths, task, data)

@@ -10,6 +10,7 @@ import trio
 from daemon_kit import key
 from transport_kit import LOOPBACK, Peer
 
+from tapestry_p2p.daemon import manifest as m
 from tapestry_p2p.daemon.address import Address
 from tapestry_p2p.daemon.base import (
     Held,
@@ -21,8 +22,8 @@ from tapestry_p2p.daemon.base import (
     root_of,
     take_base,
 )
-from tapestry_p2p.daemon.base_fetch import Draft, _fetch, fetch_base
-from tapestry_p2p.daemon.manifest import Base
+from tapestry_p2p.daemon.base_fetch import Draft, _fetch, fetch_base, mend_base
+from tapestry_p2p.daemon.manifest import Base, Manifest
 from tapestry_p2p.daemon.paths import Paths, find_paths
 from tapestry_p2p.errors import BAD_CONFIG, FAILURE, REFUSED, TEMPORARY, USAGE, TapestryError
 from tapestry_p2p.gossip.fetch import (
@@ -286,12 +287,40 @@ def test_a_disk_without_room_is_found_out_before_a_byte_is_fetched(
     assert caught.value.exit_code == FAILURE
 
 
-def test_a_member_whose_file_is_gone_is_told_where_it_belongs(base: Base, paths: Paths) -> None:
-    class Manifest:
-        pass
+def _manifest(base: Base) -> Manifest:
+    return Manifest(
+        network=m.Network(name="Test"),
+        task=m.Task(name="language"),
+        schema=m.Schema(hash="ab" * 32, parameters=1000),
+        genesis=m.Genesis(seed=1, root="ab" * 32),
+        base=base,
+    )
 
-    manifest = Manifest()
-    manifest.base = base  # type: ignore[attr-defined]
+
+def test_a_member_whose_file_is_gone_is_told_where_it_belongs(base: Base, paths: Paths) -> None:
+    mend_base(_manifest(base), paths, [])  # it knows nobody
     with pytest.raises(TapestryError, match=base.digest) as caught:
-        need_base(manifest, paths)  # type: ignore[arg-type]
+        need_base(_manifest(base), paths)
     assert caught.value.exit_code == BAD_CONFIG
+
+
+def test_a_member_whose_file_is_gone_fetches_it_when_it_starts(
+    file: Path, base: Base, paths: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fetched(draft: Draft, *rest: object) -> str:
+        await trio.lowlevel.checkpoint()
+        held = Held(file, base)
+        assert draft.learn(held.answer(BaseLeavesRequest(bytes.fromhex(base.root)))[1])
+        for at in range(0, len(CONTENT), CHUNK_BYTES):
+            assert draft.add(CONTENT[at : at + CHUNK_BYTES])
+        return ""
+
+    monkeypatch.setattr("tapestry_p2p.daemon.base_fetch._fetch", fetched)
+    anybody = [Address("ip4", "127.0.0.1", 1, key(1).peer_id)]
+    mend_base(_manifest(base), paths, anybody)
+    found = need_base(_manifest(base), paths)
+    assert found is not None
+    assert found.read_bytes() == CONTENT
+    assert found.stat().st_mode & 0o777 == 0o644
+    monkeypatch.delattr("tapestry_p2p.daemon.base_fetch._fetch")
+    mend_base(_manifest(base), paths, anybody)  # it is there: nobody is asked
