@@ -18,7 +18,7 @@ from tapestry_p2p.errors import BAD_CONFIG, FAILURE, USAGE, TapestryError
 
 SOCKET_PATH_BYTES_MAX = 107  # sun_path holds 108 with its closing zero
 SERVICE_NAME = re.compile(r"[A-Za-z0-9_-]{1,20}")  # a user name is made of it: 31 at most
-_LONGEST_SOCKET = "control.sock"
+_LONGEST_SOCKET = "central.sock~"  # as a testnet's trainer makes it, before it has its name
 _NAME = "tapestry"
 NETWORKS = "networks"  # folder of further networks beside the first one, which has no name
 
