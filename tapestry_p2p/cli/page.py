@@ -1,5 +1,8 @@
 """`page`: this member in the browser, by a process of its own that asks it as other verbs do."""
 
+import getpass
+import os
+import socket
 import sys
 
 from tapestry_p2p.cli.output import note, say
@@ -45,6 +48,8 @@ def page(
         sys.stdout.flush()  # a program may read it
         if open and not serve.open_browser(paths):
             note("no browser was found; open the link yourself")
+        if tunnel := _tunnel(link):
+            note(tunnel)
         if fresh:
             note("on this machine alone; Ctrl-C ends the page, not the member")
 
@@ -55,3 +60,14 @@ def page(
 def _for_programs(link: str, token: str) -> tuple[str, str]:
     base = link.partition("/#")[0]
     return f"OPENAI_BASE_URL={base}/v1", f"OPENAI_API_KEY={token}"
+
+
+def _tunnel(link: str) -> str:
+    """How to look from another machine, where this one is a server; "" where it is not."""
+    told = os.environ.get("SSH_CONNECTION", "").split()
+    if not told and not os.environ.get("TAPESTRY_SERVICE"):
+        return ""
+    port = link.partition("/#")[0].rpartition(":")[2]
+    user = os.environ.get("SUDO_USER") or getpass.getuser()
+    host = told[2] if len(told) == 4 else socket.gethostname()
+    return f"from your own machine: ssh -N -L {port}:127.0.0.1:{port} {user}@{host}, then the link"

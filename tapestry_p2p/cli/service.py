@@ -20,9 +20,10 @@ app = App(
 )
 
 PYTHON = "/opt/tapestry/.venv/bin/python"  # as the units have it
-NODE, TRAINER, USER, GPU = (
+NODE, TRAINER, PAGE, USER, GPU = (
     "tapestry@.service",
     "tapestry-trainer@.service",
+    "tapestry-page@.service",
     "tapestry.service",
     "tapestry-trainer@.service.d/gpu.conf",
 )
@@ -47,7 +48,7 @@ def print_(*, user: bool = False) -> int:
     user
         The one unit for your own systemd (`systemctl --user`).
     """
-    for name in (USER,) if user else (NODE, TRAINER):
+    for name in (USER,) if user else (NODE, TRAINER, PAGE):
         print(f"# {name}\n{unit(name, sys.executable)}")
     return 0
 
@@ -86,14 +87,16 @@ def install(
         raise TapestryError("NAME: 1 to 20 letters, digits, - and _ (or --user)", USAGE)
     folder = root / SYSTEM_FOLDER
     paths = [path.absolute() for path in data or []]
-    written = [_write(folder / each, unit(each, sys.executable)) for each in (NODE, TRAINER)]
+    written = [_write(folder / each, unit(each, sys.executable)) for each in (NODE, TRAINER, PAGE)]
     if paths:
         trainer = folder / f"tapestry-trainer@{name}.service.d" / "data.conf"
-        node = folder / f"tapestry@{name}.service.d" / "data.conf"
-        written += [
-            _write(trainer, _section("BindReadOnlyPaths", paths)),
-            _write(node, _section("InaccessiblePaths", [f"-{path}" for path in paths])),
+        blind = [
+            folder / f"{unit_name}@{name}.service.d" / "data.conf"
+            for unit_name in ("tapestry", "tapestry-page")
         ]
+        hidden_data = _section("InaccessiblePaths", [f"-{path}" for path in paths])
+        written.append(_write(trainer, _section("BindReadOnlyPaths", paths)))
+        written += [_write(path, hidden_data) for path in blind]
     if gpu:
         target = folder / f"tapestry-trainer@{name}.service.d" / "gpu.conf"
         written.append(_write(target, unit(GPU)))
@@ -119,7 +122,9 @@ def _next_steps(name: str) -> str:
         f"next: put network.toml, tapestry.toml and key.pem (mode 0600) into /etc/tapestry/{name}\n"
         f"      (an `init` or `join` in another TAPESTRY_HOME makes them), then\n"
         f"      systemctl daemon-reload && systemctl enable --now tapestry@{name}\n"
-        f"      sudo TAPESTRY_SERVICE={name} tapestry status"
+        f"      sudo TAPESTRY_SERVICE={name} tapestry status\n"
+        f"      to look in a browser: systemctl enable --now tapestry-page@{name}, then\n"
+        f"      sudo TAPESTRY_SERVICE={name} tapestry page"
     )
 
 

@@ -61,6 +61,11 @@ class Paths:
         return (self.text or self.runtime) / "text.sock"
 
     @property
+    def page(self) -> Path:
+        """Where the page keeps its link: beside the sockets, unless it is a unit of its own."""
+        return Path("/run/tapestry-page") / self.runtime.name if self.text else self.runtime
+
+    @property
     def trainer_socket(self) -> Path:
         """Where a trainer that is started apart reports for work."""
         return self.runtime / "trainer.sock"

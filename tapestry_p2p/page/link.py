@@ -11,7 +11,7 @@ LINK_FILE = "page.json"
 def link_of(paths: Paths) -> str:
     """The link, key and all, of a page whose process is there; "" if there is none, or not ours."""
     try:
-        found = json.loads((paths.runtime / LINK_FILE).read_text())
+        found = json.loads((paths.page / LINK_FILE).read_text())
         os.kill(int(found["pid"]), 0)
         return str(found["link"])
     except (OSError, ValueError, KeyError, TypeError):

@@ -57,7 +57,7 @@ def run(
             trio.run(_serve, paths, sock, (key, token(paths)), lambda: tell(link, True), tether)
         finally:
             for name in (LINK_FILE, DOOR_FILE):
-                (paths.runtime / name).unlink(missing_ok=True)
+                (paths.page / name).unlink(missing_ok=True)
 
 
 def listen_near(port: int) -> socket.socket:
@@ -139,10 +139,10 @@ def note(paths: Paths, link: str) -> None:
     A browser is started with the file's name: what stands in a command line every user can read.
     TapestryError if the folder is not to be had.
     """
-    paths.make()
-    _private(paths.runtime / LINK_FILE, json.dumps({"link": link, "pid": os.getpid()}))
+    make_folder(paths)
+    _private(paths.page / LINK_FILE, json.dumps({"link": link, "pid": os.getpid()}))
     _private(
-        paths.runtime / DOOR_FILE,
+        paths.page / DOOR_FILE,
         f'<!doctype html><meta charset="utf-8"><title>Tapestry</title>'
         f'<meta http-equiv="refresh" content="0; url={link}"><a href="{link}">Tapestry</a>\n',
     )
@@ -150,7 +150,7 @@ def note(paths: Paths, link: str) -> None:
 
 def token(paths: Paths) -> str:
     """What programs must show at /v1; made once, and kept over restarts. OSError."""
-    path = paths.runtime / TOKEN_FILE
+    path = paths.page / TOKEN_FILE
     try:
         found = path.read_text(encoding="ascii").strip()
     except (FileNotFoundError, UnicodeDecodeError):
@@ -159,6 +159,21 @@ def token(paths: Paths) -> str:
         found = secrets.token_urlsafe(32)
         _private(path, found + "\n")
     return found
+
+
+def make_folder(paths: Paths) -> None:
+    """The page's own folder: a unit of the system is given it, and may make no other."""
+    if paths.text is None:
+        paths.make()
+        return
+    try:
+        paths.page.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise TapestryError(
+            f"{paths.page} cannot be made: {error.strerror}; sudo systemctl start"
+            f" tapestry-page@{paths.page.name}",
+            FAILURE,
+        ) from error
 
 
 def _private(path: Path, text: str) -> None:
@@ -170,7 +185,7 @@ def _private(path: Path, text: str) -> None:
 def running(paths: Paths) -> str | None:
     """The link of this member's page if one answers to it; else None."""
     try:
-        link = json.loads((paths.runtime / LINK_FILE).read_text())["link"]
+        link = json.loads((paths.page / LINK_FILE).read_text())["link"]
         host, _, key = link.removeprefix("http://").partition("/#key=")
         connection = HTTPConnection(host, timeout=PROBE_S)
         headers = {
@@ -188,4 +203,4 @@ def running(paths: Paths) -> str | None:
 
 def open_browser(paths: Paths) -> bool:
     """Show the page in this user's browser; False if there is none."""
-    return webbrowser.open((paths.runtime / DOOR_FILE).as_uri())
+    return webbrowser.open((paths.page / DOOR_FILE).as_uri())

@@ -246,6 +246,31 @@ def test_join_writes_the_same_network(
     assert run("config", "check") == OK
 
 
+@pytest.mark.parametrize("where", ["file", "folder"])
+def test_join_by_a_manifest_at_hand(
+    where: str, home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """From a git checkout: nothing is fetched, and where members are is said by --peer."""
+    checkout = tmp_path / "git"
+    checkout.mkdir()
+    (checkout / "network.toml").write_text(m.dump_manifest(MANIFEST))
+    given = checkout / "network.toml" if where == "file" else checkout
+    assert run("join", given, "--peer", "nowhere", "--yes") == USAGE
+    assert run("join", given, "--peer", ADDRESS, "--yes", "--name", "Bo") == OK
+    assert f"…{FOUNDER[-8:]} at 127.0.0.1" in capsys.readouterr().err
+    assert m.load_manifest(home / "network.toml").network_id == MANIFEST.network_id
+    assert load_config(home / "tapestry.toml", {}).bootstrap.peers == [str(ADDRESS)]
+
+
+def test_join_by_a_manifest_alone_says_what_is_missing(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "ours.toml").write_text(m.dump_manifest(MANIFEST))
+    assert run("join", tmp_path / "ours.toml", "--yes") == OK
+    assert "no address of a member is known" in capsys.readouterr().err
+    assert load_config(home / "tapestry.toml", {}).bootstrap.peers == []
+
+
 def test_join_asks_nobody_without_a_terminal(
     home: Path, served: Callable[[bytes], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:

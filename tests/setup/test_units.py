@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from tapestry_p2p.cli.main import main
-from tapestry_p2p.cli.service import GPU, NODE, PYTHON, TRAINER, USER, unit
+from tapestry_p2p.cli.service import GPU, NODE, PAGE, PYTHON, TRAINER, USER, unit
 from tapestry_p2p.daemon.paths import find_paths
 from tapestry_p2p.errors import BAD_CONFIG, OK, USAGE, TapestryError
 
 ROOT = Path(__file__).parents[2]
-EXPOSURE_MAX = {NODE: 1.2, TRAINER: 0.4}
+EXPOSURE_MAX = {NODE: 1.2, TRAINER: 0.4, PAGE: 1.0}
 needs_systemd = pytest.mark.skipif(
     shutil.which("systemd-analyze") is None, reason="systemd-analyze is not on this machine"
 )
@@ -34,15 +34,15 @@ def installed(folder: Path, *words: str) -> Path:
 
 
 def test_the_folder_systemd_holds_them() -> None:
-    for name in (NODE, TRAINER, USER, GPU):
+    for name in (NODE, TRAINER, PAGE, USER, GPU):
         assert (ROOT / "systemd" / name).read_text("utf-8") == unit(name)
 
 
 @needs_systemd
-@pytest.mark.parametrize("name", [NODE, TRAINER])
+@pytest.mark.parametrize("name", [NODE, TRAINER, PAGE])
 def test_systemd_finds_nothing_wrong_and_little_open(name: str, tmp_path: Path) -> None:
     folder = installed(tmp_path, "ana", "--data", str(tmp_path), "--gpu")
-    found = analyzed("verify", folder / NODE, folder / TRAINER)
+    found = analyzed("verify", folder / NODE, folder / TRAINER, folder / PAGE)
     assert found == ""
     found = analyzed("security", "--offline=true", folder / name)
     level = re.search(r"exposure level .*: ([0-9.]+)", found)
@@ -65,7 +65,9 @@ def test_data_is_for_the_trainer_and_hidden_from_the_node(tmp_path: Path) -> Non
     assert trainer.split() == [
         "[Service]", "BindReadOnlyPaths=/srv/texts", "BindReadOnlyPaths=/srv/more"
     ]  # fmt: skip
+    page = (folder / "tapestry-page@ana.service.d/data.conf").read_text()
     assert "InaccessiblePaths=-/srv/texts" in node
+    assert page == node
     assert "PrivateNetwork=yes" in unit(TRAINER)
     assert not (folder / "tapestry-trainer@ana.service.d/gpu.conf").exists()
 
@@ -74,7 +76,7 @@ def test_units_name_the_python_that_wrote_them(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = installed(tmp_path, "ana")
-    for name in (NODE, TRAINER):
+    for name in (NODE, TRAINER, PAGE):
         text = (folder / name).read_text()
         assert f"ExecStart={sys.executable} -m" in text
         assert PYTHON not in text or sys.executable == PYTHON
@@ -108,6 +110,13 @@ def test_a_member_of_the_system_has_the_folders_of_its_units() -> None:
     assert "RuntimeDirectory=tapestry/ana" in node
     assert str(paths.text_socket) == "/run/tapestry-trainer/ana/text.sock"
     assert "RuntimeDirectory=tapestry-trainer/ana" in trainer
+    page = unit(PAGE).replace("%i", "ana")
+    assert str(paths.page) == "/run/tapestry-page/ana"
+    assert "RuntimeDirectory=tapestry-page/ana" in page
+    assert "StateDirectory" not in page
+    assert "LoadCredential" not in page
+    users = [re.search(r"^User=(.*)$", text, re.MULTILINE) for text in (node, trainer, page)]
+    assert len({found[1] for found in users if found}) == 1, "it may open both sockets"
     assert str(paths.key) == "/run/c/key.pem"
     assert "LoadCredential=key.pem:/etc/tapestry/ana/key.pem" in node
     assert find_paths({"TAPESTRY_SERVICE": "ana"}).key == Path("/etc/tapestry/ana/key.pem")

@@ -15,6 +15,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
 
 TAPESTRY = "/opt/tapestry/tapestry"
 MEMBERS = {"ana": "eng", "bo": "deu_1996"}
@@ -157,6 +159,61 @@ def lists(pid: int, folder: str) -> bool:
     return done.returncode == 0 and bool(done.stdout.strip())
 
 
+def look_in_a_browser(name: str) -> None:
+    """The page, a unit of its own, answers who has the key, and sees neither data nor store."""
+    unit, folder = f"tapestry-page@{name}", Path("/run/tapestry-page") / name
+    run("systemctl", "start", unit)
+    wait("the page has written its link", 60, (folder / "page.json").exists)
+    link = json.loads((folder / "page.json").read_text("utf-8"))["link"]
+    base, _, key = link.partition("/#key=")
+    wait("the page answers", 30, lambda: answer_of(f"{base}/") == 200)
+    asked = {"Content_Type": "application/json", "Origin": base}
+    see("the page refuses who has no key", answer_of(f"{base}/api/pause", **asked) == 401)
+    asked["X_Tapestry_Key"] = key
+    for verb in ("pause", "resume"):
+        see(f"the page can {verb}", answer_of(f"{base}/api/{verb}", **asked) == 200)
+    token = (folder / "api.token").read_text("ascii").strip()
+    models = answer_of(f"{base}/v1/models", Authorization=f"Bearer {token}")
+    see("a program of this machine may ask for the models", models == 200)
+    told = run(TAPESTRY, "page", TAPESTRY_SERVICE=name)
+    see("`tapestry page` tells root the link of the page that runs", told.strip() == link)
+    pid = pid_of(unit)
+    for place in (f"/srv/{name}", f"/var/lib/tapestry/{name}", f"/var/lib/private/tapestry/{name}",
+                  f"/run/credentials/tapestry@{name}.service"):  # fmt: skip
+        see(f"page: cannot list {place}", not lists(pid, place))
+    run("systemctl", "stop", unit)
+
+
+def answer_of(url: str, **headers: str) -> int:
+    """The status of a request: a POST where it has a content type; 0 while nobody answers."""
+    body = b"{}" if "Content_Type" in headers else None
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    try:
+        with urlopen(Request(url, body, named), timeout=30) as found:
+            return int(found.status)
+    except HTTPError as error:
+        return error.code
+    except OSError:
+        return 0
+
+
+def leave_and_come_back(name: str) -> None:
+    """A goodbye; the unit then stays down; with its network.toml the member comes back."""
+    unit, other = f"tapestry@{name}", other_than(name)
+    told = json.loads(run(TAPESTRY, "leave", "--json", TAPESTRY_SERVICE=name))
+    see(f"{name} left by entry {told['entry']}, {told['told']} hold it", told["told"] == 1)
+    wait("its unit is down", 30, lambda: property_of(unit, "ActiveState") == "inactive")
+    wait("the other does not count it any more", 30, lambda: status_of(other)["members"] == 1)
+    subprocess.run(["systemctl", "start", unit], capture_output=True)
+    wait("started again it refuses", 30, lambda: "has left" in log_of(unit))
+    time.sleep(2 * RESTART_S)
+    see("and systemd does not try on", property_of(unit, "NRestarts") == "0")
+    run(TAPESTRY, "join", f"/etc/tapestry/{name}/network.toml", TAPESTRY_SERVICE=name)
+    run("systemctl", "reset-failed", unit)
+    run("systemctl", "start", unit)
+    wait(f"back, {other} mixes it", 120, lambda: status_of(other)["mixed"]["authors"])
+
+
 def kill_each(name: str) -> None:
     """SIGKILL the trainer, then the node: both go on by themselves."""
     for unit in (f"tapestry-trainer@{name}", f"tapestry@{name}"):
@@ -256,6 +313,7 @@ def first_boot() -> None:
     found()
     for name in MEMBERS:
         look_at_walls(name)
+    look_in_a_browser("ana")
     kill_each("bo")
     hang("ana")
     reload("ana")
@@ -277,6 +335,7 @@ def second_boot() -> None:
         wait(f"{name} mixes the other", 120, lambda: status_of(name)["mixed"]["authors"])  # noqa: B023
         run(TAPESTRY, "audit", "--verify", TAPESTRY_SERVICE=name)
         see(f"{name}: the audit log's chain holds")
+    leave_and_come_back("bo")
     print("PASSED", flush=True)
     run("systemctl", "poweroff")
 
