@@ -56,7 +56,7 @@ from tapestry_p2p.mix.copy import PublicCopy
 
 log = logging.getLogger("tapestry.node")
 
-TICK_S = 0.25
+TICK_S, CALM_TICK_S = 0.25, 1.0  # while something is due, and else: a tick is most of idleness
 DIGEST_EVERY_S = 15.0  # heads are pushed; this heals what was missed, at some 400 bytes a peer
 ANSWER_S = 8.0  # whoever asks over the control socket is answered within ten
 FETCH_LEAST_S = 120.0  # for a fetch; a whole copy may come by the slowest link that is any use
@@ -363,7 +363,7 @@ class Node:
 
     async def _ticker(self) -> None:
         while True:
-            await trio.sleep(TICK_S)
+            await trio.sleep(CALM_TICK_S if self.protocol.is_calm else TICK_S)
             await self.act(ev.Tick(trio.current_time()))
 
     async def act(self, event: ev.Event) -> None:

@@ -167,6 +167,12 @@ class Protocol:
         known = {*self.members(), *dict(self.settings.bootstrap)} - {self.public_key}
         return all(map(self._state.links.is_greeted, self.followed() or known))
 
+    @property
+    def is_calm(self) -> bool:
+        """Whether all whom we follow are here, and nobody's copy is behind: time brings little."""
+        behind = any(s.followed and not s.is_settled for s in self._state.streams.values())
+        return not behind and self.has_heard_all()
+
     def _on_retire(self, event: ev.Retire) -> None:
         judgement = self._inbox.take_retire(event)
         self._state.tally.add(judgement)
