@@ -1,5 +1,6 @@
 """`tapestry new` writes projects that are sound as they are; installed tasks are found by name."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -73,6 +74,25 @@ def test_its_own_tests_pass(project: Path) -> None:
     )
     assert done.returncode == 0, done.stdout[-2000:]
     assert "7 passed" in done.stdout
+
+
+@pytest.mark.integration
+@both
+def test_its_testnet_runs_without_an_edit(project: Path) -> None:
+    words = "testnet --members 3 --model my_model_task.py:make_task --data data --rounds 2"
+    done = subprocess.run(
+        [sys.executable, "-m", "tapestry_p2p", *words.split(), "--inner-steps", "3", "--json"],
+        cwd=project,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=900,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    members = json.loads(done.stdout)["members"]
+    assert [row["name"] for row in members] == ["english", "french", "german"]
+    assert all(row["rounds"] == 2 and row["copies_equal"] for row in members)
 
 
 def installed(project: Path, where: Path) -> Path:
