@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
+from tapestry_p2p import bulk
 from tapestry_p2p.daemon.audit import verify
 from tapestry_p2p.daemon.files import DamagedError, Mark, unseal_file
 from tapestry_p2p.daemon.past import Past
@@ -111,7 +112,9 @@ def _remove_damaged(*paths: Path) -> Callable[[], None]:
 
     def mend() -> None:
         for path in paths:
-            path.read_bytes()
+            with path.open("rb") as file:
+                for _ in bulk.read(file.fileno(), 0, path.stat().st_size):
+                    pass
             path.unlink()
 
     return mend

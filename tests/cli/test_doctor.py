@@ -216,14 +216,14 @@ def test_a_locked_store_is_not_repaired(manifest: str, home: Path) -> None:
 def test_what_cannot_be_read_is_not_proven_wrong(
     home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    state, read = home / "state" / "store" / "own.1", Path.read_bytes
+    state, opened = home / "state" / "store" / "own.1", Path.open
 
-    def refused(path: Path) -> bytes:
+    def refused(path: Path, *words: Any, **more: Any) -> Any:
         if path == state:
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-        return read(path)
+        return opened(path, *words, **more)
 
-    monkeypatch.setattr(Path, "read_bytes", refused)
+    monkeypatch.setattr(Path, "open", refused)
     assert main(["doctor", "--repair"]) == 1
     assert "Permission denied" in capsys.readouterr().err
     assert state.exists()
