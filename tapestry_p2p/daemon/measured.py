@@ -7,6 +7,7 @@ share of the time only: the gain compares it with the others at ITS number of st
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 from tapestry_p2p.gossip.profile import UNITS as CLAIMED
@@ -16,6 +17,7 @@ from tapestry_p2p.link import TRACKS
 UNITS = ("bits_per_byte", "bits_per_char", "accuracy", "loss")  # the first that there is, is shown
 POINTS_MAX = 1024  # of each curve; a trainer keeps fewer
 ALONE = "alone"
+STEPS_LEAST = 100  # of the twin, before it is compared with anybody
 
 Figures = Mapping[str, float]
 
@@ -110,6 +112,8 @@ class Measured:
         """
         alone = self._arm(ALONE, unit)
         gains: dict[str, Any] = {"compared_at_step": alone["steps"] if alone else 0}
+        if alone and alone["steps"] < STEPS_LEAST:
+            alone = None  # too young to say anything
         for name in TRACKS:
             if name != ALONE:
                 value = self._at(name, unit, alone) if alone else None
@@ -117,10 +121,18 @@ class Measured:
         return gains
 
     def _at(self, name: str, unit: str, alone: Mapping[str, Any]) -> float | None:
-        curve = [p for p in self.curves[name] if unit in p.figures]
-        if not alone["ended"]:
-            curve = [p for p in curve if p.step <= alone["steps"]]
-        return curve[-1].figures[unit] if curve else None
+        curve = [(p.step, p.figures[unit]) for p in self.curves[name] if unit in p.figures]
+        if not curve or alone["ended"]:
+            return curve[-1][1] if curve else None
+        return _interpolated(curve, alone["steps"])
+
+
+def _interpolated(curve: list[tuple[int, float]], step: int) -> float | None:
+    """The curve at ``step``, on the line between two judgements; None before the first."""
+    for (first, before), (last, after) in pairwise(curve):
+        if first <= step <= last:
+            return before + (after - before) * (step - first) / (last - first)
+    return curve[-1][1] if step >= curve[-1][0] else None
 
 
 def _better(unit: str, value: float | None, alone: float) -> float | None:

@@ -133,7 +133,7 @@ class Gain:
         self._every = 0  # steps between two judgements, found with the first
         self._step_s = 0.0
         self._trip: list[float] = []  # scores of the sovereign training under way
-        self._spent_s = dict.fromkeys((ALONE, SOVEREIGN), 0.0)
+        self._spent_s = dict.fromkeys(TRACKS, 0.0)
         self._credit_s = 0.0
         self._compiled = False
         self._trip_due = 0
@@ -156,21 +156,17 @@ class Gain:
         """
         if self._credit_s <= 0:
             return None
-        begin = self._clock()
-        if place.step >= self.tracks[TOGETHER].due:
-            told: dict[str, Any] | None = self._judge_together(place, shown())
-            name = ""
-        else:
-            name = self._next()
-            told = self._go_on(name, place, shown) if name else None
-        took_s = self._clock() - begin
-        if self._compiled:
-            self._credit_s -= took_s
-        self._compiled = True  # by the first judgement, whose time is the start's
-        if name:
-            self._spent_s[name] += took_s
-        else:
+        name = self._next(place)
+        if not name:
             self._credit_s = min(self._credit_s, 0.0)  # nothing to do: no time is saved up
+            return None
+        begin = self._clock()
+        told = self._go_on(name, place, shown)
+        if self._compiled:
+            took_s = self._clock() - begin
+            self._credit_s -= took_s
+            self._spent_s[name] += took_s
+        self._compiled = True  # by the first judgement, whose time is the start's
         return told
 
     def finish(
@@ -191,18 +187,22 @@ class Gain:
             or self._on_trip
         )
 
-    def _next(self) -> str:
-        """Whose turn it is: who has had less time of those that are not done; '' if none."""
-        running = [name for name, wanted in self._with.items() if wanted]
-        running = [name for name in running if not self.tracks[name].ended]
-        return min(running, key=self._spent_s.__getitem__, default="")
+    def _next(self, place: Place) -> str:
+        """Whose turn it is: who has had least time of those with something to do; '' if none.
+
+        The shared model's first judgement comes before all, since it compiles.
+        """
+        ready = [name for name in self._beside if not self.tracks[name].ended]
+        if place.step >= self.tracks[TOGETHER].due:
+            ready.insert(0, TOGETHER)
+        return min(ready, key=self._spent_s.__getitem__, default="")
 
     # Trainings
 
     def _go_on(self, name: str, place: Place, shown: Callable[[], Params]) -> dict[str, Any] | None:
-        if name == ALONE:
-            return self._alone()
-        return self._sovereign(place, shown)
+        if name == TOGETHER:
+            return self._judge_together(place, shown())
+        return self._alone() if name == ALONE else self._sovereign(place, shown)
 
     def _alone(self) -> dict[str, Any] | None:
         track, beside = self.tracks[ALONE], self._beside[ALONE]
