@@ -147,16 +147,13 @@ def make_plan(
         f"members > 3 * tolerate does not hold: {members} <= {3 * f}; no rule can help",
     )
     _need(rounds >= 1 and inner_steps >= 1 and split >= 1, "--rounds, --inner-steps, --split >= 1")
-    for option, name in (("--rule", rule), ("--compare", compare)):
-        wrong = check_rule(name, members, f) if name else None
-        _need(not wrong, f"{option} {name}: {wrong}")
+    _need_rules(members, f, ("--rule", rule), ("--compare", compare))
     _need(0 <= seed < 1 << 63, f"--seed must be 0..2^63-1, not {seed}")
     _need(
         not byzantine or attack in PLAYABLE,
         f"--attack must be one of {', '.join(sorted(PLAYABLE))}, not {attack}",
     )
     _need(codec in CODECS, f"--codec must be one of {', '.join(CODECS)}")
-    _need(base is not None or not (rank or alpha), "--rank and --alpha go with --base FILE")
     honest = members - byzantine
     kind = pictures.task_of(data)
     if kind:
@@ -185,9 +182,20 @@ def make_plan(
         timeout_s=timeout_s,
         links=links,
         hostile=_hostile(hostile),
-        base=(base, name_base(base, rank, alpha)) if base else None,
+        base=_base(base, rank, alpha),
         texts=texts,
     )
+
+
+def _need_rules(members: int, f: int, *named: tuple[str, str]) -> None:
+    for option, name in named:
+        wrong = check_rule(name, members, f) if name else None
+        _need(not wrong, f"{option} {name}: {wrong}")
+
+
+def _base(file: Path | None, rank: int, alpha: float | None) -> tuple[Path, Base] | None:
+    _need(file is not None or not (rank or alpha), "--rank and --alpha go with --base FILE")
+    return (file, name_base(file, rank, alpha)) if file is not None else None
 
 
 def _hostile(text: str) -> tuple[str, ...]:
