@@ -60,6 +60,15 @@ VECTOR: Record = {
     "busy_s": 0.39996,
     "digest": DIGEST,
 }
+JUDGED: Record = {
+    "t": "judged",
+    "track": "sovereign",
+    "step": 400,
+    "best_step": 380,
+    "ended": False,
+    "apart": 0.123,
+    "figures": {"loss": 2.34567, "bits_per_byte": 2.34567},
+}
 RECORDS_FROM_TRAINER: list[Record] = [
     {
         "t": "hello",
@@ -75,6 +84,7 @@ RECORDS_FROM_TRAINER: list[Record] = [
     {"t": "applied", "seq": 2},
     {"t": "added", "seq": 2},
     {"t": "weighed", "better": True},
+    JUDGED,
     {"t": "failed", "code": "nonfinite"},
 ]
 
@@ -103,6 +113,16 @@ def test_measurements_carry_three_digits_and_the_receiver_insists() -> None:
     for loss in (3.14159, float("nan"), float("inf"), 3):
         with pytest.raises(link.LinkError):
             link.parse_from_trainer(msgpack.packb({**parsed, "loss": loss}))
+
+
+def test_a_judgement_holds_known_figures_of_three_digits() -> None:
+    parsed = link.parse_from_trainer(link.pack_record(JUDGED))
+    assert parsed["figures"] == {"loss": 2.35, "bits_per_byte": 2.35}
+    for figures in ({"loss": 2.34567}, {"text": 1.0}, {"loss": "2"}, {1: 2.0}, [2.0], None):
+        with pytest.raises(link.LinkError):
+            link.parse_from_trainer(msgpack.packb({**parsed, "figures": figures}))
+    with pytest.raises(link.LinkError):
+        link.parse_from_trainer(msgpack.packb({**parsed, "track": "another"}))
 
 
 def test_a_map_may_not_be_written_another_way() -> None:
