@@ -3,12 +3,14 @@
 The trainer that builds the model, and the peers who hand over the manifest, are played here.
 """
 
+import hashlib
 import io
 import sys
 import types
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -16,6 +18,7 @@ from tapestry_p2p.cli import founding, newcomer
 from tapestry_p2p.cli import main as cli
 from tapestry_p2p.daemon import manifest as m
 from tapestry_p2p.daemon.address import parse_address
+from tapestry_p2p.daemon.base import name_base
 from tapestry_p2p.daemon.config import Config, load_config
 from tapestry_p2p.daemon.describe import Description
 from tapestry_p2p.daemon.invite import Invite
@@ -120,6 +123,25 @@ def test_a_task_of_ones_own_is_copied_and_pinned(home: Path, tmp_path: Path, tex
     assert m.task_file(manifest, home) == home / "mine.py"
 
 
+def test_a_network_on_open_weights(
+    home: Path, tmp_path: Path, built: list[tuple[object, ...]]
+) -> None:
+    file = tmp_path / "open.safetensors"
+    file.write_bytes(b"weights")
+    words = ["--base", file, "--rank", 4, "--alpha", 8, "--adapt", "blocks/*"]
+    assert run("init", *words) == OK
+    base = m.load_manifest(home / "network.toml").base
+    assert isinstance(base, m.Base)
+    assert (base.bytes, base.rank, base.alpha, base.adapt) == (7, 4, 8.0, ["blocks/*"])
+    assert (home / "state" / "base" / f"{base.digest}.safetensors").read_bytes() == b"weights"
+    asked = built[0][5]
+    assert isinstance(asked, dict)
+    assert asked["base"]["digest"] == base.digest
+    assert run("config", "check") == OK
+    (home / "state" / "base" / f"{base.digest}.safetensors").unlink()
+    assert run("config", "check") == BAD_CONFIG
+
+
 def test_digits_need_no_data(home: Path) -> None:
     assert run("init", "--task", "digits") == OK
     assert load_config(home / "tapestry.toml", {}).data.paths == []
@@ -133,6 +155,8 @@ def test_digits_need_no_data(home: Path) -> None:
         (["--tolerate", "6"], USAGE, "3f+1 <= all_to_all_max does not hold: 19 > 17"),
         (["--task-option", "width"], USAGE, "write it as key=value"),
         (["--task", "gone.py:make_task"], BAD_CONFIG, "cannot be read"),
+        (["--rank", "4"], USAGE, "--rank, --alpha, --adapt go with --base FILE"),
+        (["--base", "gone.safetensors"], BAD_CONFIG, "gone.safetensors cannot be read"),
     ],
 )
 def test_a_mistake_leaves_nothing_behind(
@@ -269,6 +293,28 @@ def test_join_by_a_manifest_alone_says_what_is_missing(
     assert run("join", tmp_path / "ours.toml", "--yes") == OK
     assert "no address of a member is known" in capsys.readouterr().err
     assert load_config(home / "tapestry.toml", {}).bootstrap.peers == []
+
+
+def test_join_shows_the_base_and_takes_the_one_at_hand(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "open.safetensors"
+    file.write_bytes(b"weights")
+    based = msgspec.structs.replace(MANIFEST, base=name_base(file, rank=2))
+    (tmp_path / "ours.toml").write_text(m.dump_manifest(based))
+    other = tmp_path / "other.safetensors"
+    other.write_bytes(b"weighty")
+    join = ("join", tmp_path / "ours.toml", "--yes", "--base")
+    assert run(*join, other) == BAD_CONFIG
+    assert "is not the base that the network names" in capsys.readouterr().err
+    assert not (home / "network.toml").exists()
+    assert run(*join, file) == OK
+    said = capsys.readouterr().err
+    assert "adapters of rank 2" in said
+    assert hashlib.sha256(b"weights").hexdigest() in said
+    (tmp_path / "none.toml").write_text(m.dump_manifest(MANIFEST))
+    another = ("--home", tmp_path / "b", "--base", file)
+    assert run("join", tmp_path / "none.toml", "--yes", *another) == USAGE
 
 
 def test_join_asks_nobody_without_a_terminal(
