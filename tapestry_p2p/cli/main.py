@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from tapestry_p2p.errors import FAILURE, OK, USAGE, TapestryError
+from tapestry_p2p.errors import FAILURE, NO_DAEMON, OK, USAGE, TapestryError
 
 if TYPE_CHECKING:
     from cyclopts import App
@@ -92,13 +92,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
         status = _run(_choose_network(words))
         sys.stdout.flush()
     except TapestryError as error:
-        return fail(error.message, error.exit_code)
+        return fail(_why(error), error.exit_code)
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:  # whoever read our output has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return OK
     return status
+
+
+def _why(error: TapestryError) -> str:
+    """What to say: where no daemon answers because the member has left, that."""
+    if error.exit_code != NO_DAEMON:
+        return error.message
+    from tapestry_p2p.daemon.departure import need_member
+    from tapestry_p2p.daemon.paths import find_paths
+
+    try:
+        need_member(find_paths().state / "store")
+    except TapestryError as left:
+        return left.message
+    return error.message
 
 
 def fail(message: str, exit_code: int = FAILURE) -> int:

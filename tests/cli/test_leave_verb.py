@@ -89,6 +89,17 @@ def test_one_that_never_spoke_just_stops_being_one(
     assert "tapestry join" in said
 
 
+@pytest.mark.parametrize("verb", ["status", "peers", "pause", "invite"])
+def test_verbs_that_find_no_daemon_say_that_it_has_left(
+    verb: str, member: Paths, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main([verb]) == NO_DAEMON
+    assert "tapestry run" in capsys.readouterr().err
+    _left(member)
+    assert cli.main([verb]) == NO_DAEMON
+    assert "has left" in capsys.readouterr().err
+
+
 def test_a_service_that_is_down_cannot_be_spoken_for(
     monkeypatch: pytest.MonkeyPatch, home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
