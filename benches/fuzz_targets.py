@@ -133,6 +133,7 @@ SYNCS = [
 REQUESTS = [
     fetch.encode_request(fetch.ChunkRequest(bytes(32), 0, 100)),
     fetch.encode_request(fetch.LeavesRequest(AUTHOR.public_key, 3, ROOT)),
+    fetch.encode_request(fetch.MoreLeavesRequest(AUTHOR.public_key, 3, ROOT, 0, 64)),
     fetch.encode_request(fetch.FrameRequest(AUTHOR.public_key, 3, ROOT, 0, 0, 100)),
     fetch.encode_request(fetch.ManifestRequest(NETWORK)),
     fetch.encode_request(fetch.BaseLeavesRequest(ROOT)),

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 RECORD_BYTES_MAX = 65536
-PARAMETERS_MAX = 1 << 30  # a slot has 4 GiB then, the most that one msgpack record of a store holds
+PARAMETERS_MAX = (1 << 30) - 1  # 4 GiB: the most that one byte string of a store's file can hold
 COUNTER_MAX = (1 << 63) - 1
 VERSION = 1
 SIGNIFICANT_DIGITS = 3

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from tapestry_p2p.bulk import Piece
 from tapestry_p2p.daemon.base import Held
 from tapestry_p2p.gossip.fetch import (
+    BODY_BYTES_MAX,
     BaseLeavesRequest,
     BaseRequest,
     ChunkRequest,
@@ -21,6 +22,7 @@ from tapestry_p2p.gossip.fetch import (
     FrameRequest,
     LeavesRequest,
     ManifestRequest,
+    MoreLeavesRequest,
 )
 from tapestry_p2p.gossip.merkle import chunk_hash, merkle_root
 from tapestry_p2p.mix.codec import Vector
@@ -178,11 +180,15 @@ class Copies:
         snapshot = self._snapshot(request)
         if snapshot is None:
             return FetchResponse("missing"), b""
+        if isinstance(request, MoreLeavesRequest):
+            return _slice(snapshot.leaves, request.offset, request.length)
         if isinstance(request, LeavesRequest):
-            return _slice(snapshot.leaves, 0, len(snapshot.leaves))
+            return _slice(snapshot.leaves, 0, BODY_BYTES_MAX)
         return _slice(snapshot.copy.frame(request.index), request.offset, request.length)
 
-    def _snapshot(self, request: LeavesRequest | FrameRequest) -> _Snapshot | None:
+    def _snapshot(
+        self, request: LeavesRequest | MoreLeavesRequest | FrameRequest
+    ) -> _Snapshot | None:
         """The copy with that root as it stood when its leaves were first asked for."""
         pin = self._pins.get(request.root)
         if pin is not None:

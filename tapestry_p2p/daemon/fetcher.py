@@ -26,6 +26,7 @@ from tapestry_p2p.gossip.fetch import (
     FetchRequest,
     FrameRequest,
     LeavesRequest,
+    MoreLeavesRequest,
     decode_response,
     encode_request,
 )
@@ -225,7 +226,7 @@ class Fetcher:
         author = reference.author
         frames = -(-4 * self.parameters // FRAME_BYTES)
         request = LeavesRequest(author, reference.seq, reference.root)
-        await self._ask(author, request, frames * HASH_BYTES)
+        await self._ask(author, request, min(frames * HASH_BYTES, BODY_BYTES_MAX))
 
     async def _payload(self, header: Header, sources: Sequence[bytes]) -> memoryview:
         """The entry's payload; chunks that came are asked for once, and are passed on from it."""
@@ -263,7 +264,7 @@ class Fetcher:
     async def _frames(self, source: bytes, copy: LeavesRequest, found: Partial) -> None:
         """Put the missing frames into ``found``. Any source's leaves fit the root or do not."""
         frames = -(-4 * self.parameters // FRAME_BYTES)
-        joined = await self._ask(source, copy, frames * HASH_BYTES)
+        joined = await self._leaves(source, copy, frames * HASH_BYTES)
         leaves = [joined[i : i + HASH_BYTES] for i in range(0, len(joined), HASH_BYTES)]
         if merkle_root(leaves) != copy.root:
             raise FetchError("missing")
@@ -279,6 +280,15 @@ class Fetcher:
             if index % SETTLE_EVERY == 0:
                 self.copies.space.settle()
         self.copies.space.settle()
+
+    async def _leaves(self, source: bytes, copy: LeavesRequest, length: int) -> bytes:
+        """The joined leaf hashes of a copy, in as many answers as they take."""
+        joined = await self._ask(source, copy, min(length, BODY_BYTES_MAX))
+        while len(joined) < length:
+            size = min(length - len(joined), BODY_BYTES_MAX)
+            more = MoreLeavesRequest(copy.author, copy.seq, copy.root, len(joined), size)
+            joined += await self._ask(source, more, size)
+        return joined
 
     async def _pieces(self, source: bytes, request: ChunkRequest | FrameRequest) -> bytes:
         """All that is asked for; of a slow source piece by piece, each with a deadline of its own.

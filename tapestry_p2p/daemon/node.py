@@ -43,6 +43,7 @@ from tapestry_p2p.gossip.fetch import (
     FetchResponse,
     FrameRequest,
     LeavesRequest,
+    MoreLeavesRequest,
     decode_request,
     encode_response,
 )
@@ -349,7 +350,7 @@ class Node:
         response, body = self.copies.answer(asked)
         if isinstance(asked, ChunkRequest):
             self.transport.traffic.useful_sent += len(body)
-        elif isinstance(asked, FrameRequest | LeavesRequest):
+        elif isinstance(asked, FrameRequest | LeavesRequest | MoreLeavesRequest):
             self.transport.traffic.keyframe_sent += len(body)
         return encode_response(response), body
 

@@ -36,7 +36,8 @@ from tapestry_p2p.mix.space import MEMORY, Space
 log = logging.getLogger("tapestry.trainer")
 T = TypeVar("T")
 
-HELLO_DEADLINE_S = 300.0  # importing JAX and building a big model on a busy machine
+HELLO_DEADLINE_S = 300.0  # importing JAX and building a model on a busy machine ...
+HELLO_S = 3e-6  # ... and so much more for each parameter
 BACKOFF_S = (1.0, 2.0, 5.0, 15.0, 60.0)
 CALM_S = 300.0  # so long without a failure and the backoff starts over
 STOP_S = 2.0
@@ -334,7 +335,7 @@ class Trainer:
     async def _serve(self, sock: socket.socket) -> str:
         await self._send_record(sock, {"t": "configure", **self.configure})
         packet = b""
-        with trio.move_on_after(HELLO_DEADLINE_S) as deadline:
+        with trio.move_on_after(HELLO_DEADLINE_S + HELLO_S * self.parameters) as deadline:
             packet, fds = await self._receive_record(sock, fds_max=1)
         if deadline.cancelled_caught:
             return "link"

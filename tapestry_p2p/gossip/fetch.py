@@ -28,7 +28,8 @@ class ChunkRequest:
 
 @fact
 class LeavesRequest:
-    """The leaf hashes of the copy of ``author`` at ``seq`` whose root is ``root``, joined.
+    """The leaf hashes of the copy of ``author`` at ``seq`` whose root is ``root``, joined: the
+    first ``BODY_BYTES_MAX`` bytes of them.
 
     A holder that answers ``ok`` keeps that copy for a while, so that its frames can be asked for.
     """
@@ -36,6 +37,20 @@ class LeavesRequest:
     author: bytes
     seq: int
     root: bytes
+
+
+@fact
+class MoreLeavesRequest:
+    """Bytes ``offset .. offset+length`` of those leaves joined, where one answer does not hold all.
+
+    That is so from 8,193 of them on: 2 GiB.
+    """
+
+    author: bytes
+    seq: int
+    root: bytes
+    offset: int
+    length: int
 
 
 @fact
@@ -78,7 +93,13 @@ class BaseRequest:
 
 
 FetchRequest = (
-    ChunkRequest | LeavesRequest | FrameRequest | ManifestRequest | BaseLeavesRequest | BaseRequest
+    ChunkRequest
+    | LeavesRequest
+    | MoreLeavesRequest
+    | FrameRequest
+    | ManifestRequest
+    | BaseLeavesRequest
+    | BaseRequest
 )
 
 
@@ -94,6 +115,9 @@ class FetchResponse:
 _SHAPES: dict[str, dict[str, type]] = {
     "chunk": {"t": str, "hash": bytes, "offset": int, "length": int},
     "leaves": {"t": str, "author": bytes, "seq": int, "root": bytes},
+    "more_leaves": {
+        "t": str, "author": bytes, "seq": int, "root": bytes, "offset": int, "length": int,
+    },
     "frame": {
         "t": str, "author": bytes, "seq": int, "root": bytes,
         "index": int, "offset": int, "length": int,
@@ -105,6 +129,7 @@ _SHAPES: dict[str, dict[str, type]] = {
 _TYPES: dict[str, type[FetchRequest]] = {
     "chunk": ChunkRequest,
     "leaves": LeavesRequest,
+    "more_leaves": MoreLeavesRequest,
     "frame": FrameRequest,
     "manifest": ManifestRequest,
     "base_leaves": BaseLeavesRequest,
@@ -128,10 +153,11 @@ def decode_request(data: bytes) -> FetchRequest:
     for key in ("hash", "author", "root", "network"):
         if key in row and len(row[key]) != HASH_BYTES:
             raise Malformed(f"wrong size of {key}")
+    end = FRAMES_MAX * HASH_BYTES if name == "more_leaves" else CHUNK_BYTES
     if "length" in row and not (
-        0 < row["length"] <= BODY_BYTES_MAX and row["offset"] + row["length"] <= CHUNK_BYTES
+        0 < row["length"] <= BODY_BYTES_MAX and row["offset"] + row["length"] <= end
     ):
-        raise Malformed("range outside a chunk")
+        raise Malformed("range outside of what is asked for")
     if row.get("index", 0) >= FRAMES_MAX:
         raise Malformed("index too large")
     return _TYPES[name](**{key: item for key, item in row.items() if key != "t"})

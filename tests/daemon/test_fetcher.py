@@ -10,6 +10,7 @@ import trio
 import trio.testing
 from daemon_kit import NETWORK, Author, in_mock_time, key, same, vector
 
+from tapestry_p2p.daemon import copies, fetcher
 from tapestry_p2p.daemon.copies import Copies, Followed, copy_root, split
 from tapestry_p2p.daemon.fetcher import BUSY_TRIES, Fetcher, FetchError
 from tapestry_p2p.gossip.adoption import decode_adoption
@@ -20,6 +21,7 @@ from tapestry_p2p.gossip.fetch import (
     FetchResponse,
     FrameRequest,
     LeavesRequest,
+    MoreLeavesRequest,
     decode_request,
     encode_response,
 )
@@ -275,6 +277,21 @@ async def test_a_fetch_that_failed_is_taken_up_by_the_next_one() -> None:
     broke_at = (2, 5)  # asked for, and never came
     assert came == [*names[:3], *names[2:6], *names[5:]]
     assert [came.count(names[at]) for at in broke_at] == [2, 2]
+
+
+@in_mock_time
+async def test_leaves_that_no_answer_holds_come_in_several(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As those of a copy of more than 8,192 frames; here answers are small and the frames two."""
+    author = published()
+    honest = Source(holder(author))
+    us = Follower(author, honest=honest)
+    for module in (fetcher, copies):
+        monkeypatch.setattr(module, "BODY_BYTES_MAX", 40)
+    first = LeavesRequest(author.key, 1, author.signed[1].header.root)
+    joined = await us.fetcher._leaves(HONEST, first, 64)
+    assert joined == b"".join(author.copy.leaves())
+    more = MoreLeavesRequest(author.key, 1, author.signed[1].header.root, 40, 24)
+    assert honest.asked == [first, more]
 
 
 @in_mock_time

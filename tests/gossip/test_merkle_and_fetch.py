@@ -19,6 +19,7 @@ from tapestry_p2p.gossip.fetch import (
     FetchResponse,
     FrameRequest,
     LeavesRequest,
+    MoreLeavesRequest,
     decode_request,
     decode_response,
     encode_request,
@@ -31,6 +32,7 @@ SEQ = st.integers(0, 2**63 - 1)
 REQUESTS: st.SearchStrategy[FetchRequest] = st.one_of(
     st.builds(ChunkRequest, HASH, st.integers(0, 1000), st.integers(1, CHUNK_BYTES - 1000)),
     st.builds(LeavesRequest, HASH, SEQ, HASH),
+    st.builds(MoreLeavesRequest, HASH, SEQ, HASH, st.integers(0, 2**24), st.integers(1, 2**18)),
     st.builds(
         FrameRequest, HASH, SEQ, HASH, st.integers(0, FRAMES_MAX - 1), st.just(0),
         st.integers(1, CHUNK_BYTES),
@@ -85,6 +87,8 @@ def _request(**changes: object) -> bytes:
         _request(offset=CHUNK_BYTES), _request(length=CHUNK_BYTES + 1),
         _request(offset=2**62, length=CHUNK_BYTES), _request(offset=None), _request(length=b"1"),
         pack({"t": "leaves", "author": bytes(32), "seq": 0, "root": b""}),
+        pack({"t": "more_leaves", "author": bytes(32), "seq": 0, "root": bytes(32),
+              "offset": 2**25, "length": 1}),
         pack({"t": "frame", "author": bytes(32), "seq": 0, "root": bytes(32), "index": FRAMES_MAX,
               "offset": 0, "length": 1}),
     ],
