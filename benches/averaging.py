@@ -32,6 +32,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import numpy as np
 
+from benches.averaging_faults import QUICK, Size, apart, faults
 from benches.averaging_member import Vector
 from benches.averaging_world import Cluster, Hivemind, Job, Ours, Round
 from benches.performance import Row, add_options, finish
@@ -114,10 +115,8 @@ def _wire(seen: Sequence[Round], members: int) -> float | None:
 def error_of(cluster: Cluster, job: Job) -> float:
     """The largest distance of a member to its exact mean, of a step's length."""
     handed, now = cluster.vectors()
-    length = job.scale * job.parameters**0.5
     tolerate = job.tolerate if isinstance(cluster, Ours) else 0
-    apart = [now[m] - exact(m, handed, tolerate) for m in now]
-    return max(float(np.linalg.norm(vector.astype(np.float64))) / length for vector in apart)
+    return max(apart(now[m], exact(m, handed, tolerate), job) for m in now)
 
 
 def exact(member: int, handed: dict[int, Vector], tolerate: int) -> Vector:
@@ -195,6 +194,8 @@ def main() -> int:
                     rows += speed(job, options.rounds, other, folder)
         if "idle" in cases:
             rows += idle(other, 3.0 if options.quick else IDLE_S, out / "idle")
+        if "faults" in cases:
+            rows += faults(other, QUICK if options.quick else Size(), out / "faults")
     notes = [other.note, f"{options.rounds} rounds each; f = floor((n - 1) / 5)"]
     return finish("averaging", rows, notes, options)
 

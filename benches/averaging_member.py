@@ -131,6 +131,8 @@ class StandIn:
                     self.step[: self.parameters // 2] = order["spoil"]
                 say(prepared=self.round)
             case "hand":
+                if order["note"]:
+                    np.save(order["note"], self.x + self.step)
                 self.hand(set(order["from"]), order["keep"])
             case "dump":
                 np.savez(order["path"], handed=self.handed, now=self.x)

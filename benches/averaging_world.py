@@ -12,7 +12,7 @@ import select
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,6 +49,7 @@ READY_S = 180.0
 ROUND_S = 120.0
 PORT = 4001  # in a namespace of our own every port is free
 SCALE = 0.01
+SETTLE_S = 0.3
 
 
 @dataclass(frozen=True)
@@ -133,6 +134,7 @@ class Cluster:
         self.talkers: list[subprocess.Popen[bytes]] = []  # who takes orders, one a member
         self.roots: list[list[int]] = []  # process ids of each member; children count too
         self.living = set(range(job.members))
+        self.expendable: set[int] = set()  # whom nobody waits for, though they take part
         self.round = 0
         self._pending: dict[int, bytes] = {}
         self._exit = ExitStack()
@@ -226,12 +228,24 @@ class Cluster:
             self.tell(member, do="prepare", round=self.round, spoil=(spoil or {}).get(member))
         self.hear(set(self.living), READY_S)
 
-    def hand(self, seconds: float = ROUND_S, keep: bool = False) -> Round:
-        """All hand over at once; until all have everybody's. ``keep``: vectors can be dumped."""
+    def hand(
+        self,
+        seconds: float = ROUND_S,
+        keep: bool = False,
+        meanwhile: tuple[float, Callable[[], None]] | None = None,
+    ) -> Round:
+        """All hand over at once; until all have everybody's. ``keep``: vectors can be dumped.
+
+        ``meanwhile``: what is done so many seconds after the hand-over.
+        """
         before, wire = self.cpu_s(), self.wire.carried()
         began = time.monotonic()
         self.begin(keep)
-        heard = self.hear(set(self.living), seconds)
+        if meanwhile is not None:
+            time.sleep(meanwhile[0])
+            meanwhile[1]()
+        waited = self.living - self.expendable
+        heard = self.hear(set(waited), seconds)
         done = max((word["at"] for word in heard.values()), default=began + seconds)
         self.settle()
         carried = self.wire.carried()
@@ -240,21 +254,22 @@ class Cluster:
             self.cpu_s() - before,
             None if carried is None or wire is None else carried - wire,
             {member: word["ok"] for member, word in heard.items()},
-            tuple(sorted(self.living - heard.keys())),
+            tuple(sorted(waited - heard.keys())),
         )
 
     def begin(self, keep: bool = False) -> None:
         """All living hand over."""
         for member in self.living:
-            self.tell(
-                member, do="hand", round=self.round, keep=keep, **{"from": self._others(member)}
-            )
+            note = str(self.folder / f"{member}.handed.npy") if member in self.expendable else ""
+            others = {"from": self._others(member)}
+            self.tell(member, do="hand", round=self.round, keep=keep, note=note, **others)
 
     def _others(self, member: int) -> list[int]:
-        return sorted(self.living - {member})
+        return sorted(self.living - {member} - self.expendable)
 
     def settle(self) -> None:
-        """Until nobody works on the round any more."""
+        """What is still done after a round's end counts too. Nobody is asked: answers cost time."""
+        time.sleep(SETTLE_S)
 
     def vectors(self) -> tuple[dict[int, Vector], dict[int, Vector]]:
         """What each handed over (in a round that was kept), and what each has now, float32[d]."""
@@ -268,6 +283,10 @@ class Cluster:
                 before[member], after[member] = found["handed"], found["now"]
             path.unlink()
         return before, after
+
+    def handed_by(self, member: int) -> Vector | None:
+        """What a member handed over in this round that cannot be asked any more; if we know."""
+        return None
 
     def end(self) -> None:
         """Ends all of its processes, also stopped ones."""
@@ -359,13 +378,10 @@ class Ours(Cluster):
             time.sleep(0.2)
         raise RuntimeError(f"not all of ours got ready; see {self.folder}")
 
-    def settle(self) -> None:
-        """Until all news are mixed: what a round still costs after its end counts too."""
-        until = time.monotonic() + 5.0
-        while time.monotonic() < until:
-            if all(status.get("settled", True) for status in self.statuses()):
-                return
-            time.sleep(0.1)
+    def handed_by(self, member: int) -> Vector | None:
+        """From the file where it put it before it handed it over."""
+        path = self.folder / f"{member}.handed.npy"
+        return np.load(path) if path.exists() else None
 
     @property
     def processes(self) -> list["subprocess.Popen[bytes]"]:

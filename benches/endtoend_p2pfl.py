@@ -12,6 +12,7 @@ import sys
 import tempfile
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -20,8 +21,8 @@ from p2pfl.settings import Settings
 Settings.general.DISABLE_RAY = True  # its nodes are then threads: quicker here
 Settings.general.LOG_LEVEL = "ERROR"
 
+from endtoend_learner import BATCH, now, read
 from endtoend_learner import Learner as Digits
-from endtoend_learner import now, read
 from p2pfl.communication.protocols.protobuff.grpc import GrpcCommunicationProtocol
 from p2pfl.learning.frameworks.learner import Learner
 from p2pfl.learning.frameworks.p2pfl_model import P2PFLModel
@@ -53,6 +54,10 @@ class Trainer(Learner):
     """Steps and judgements."""
 
     fitted = 0
+
+    def get_data(self):
+        """What a node asks of its data: a name."""
+        return SimpleNamespace(dataset_name="digits", batch_size=BATCH)
 
     def fit(self) -> P2PFLModel:
         self.get_model().model.train(STEPS)

@@ -4,6 +4,7 @@ An environment is made once, beside other caches, and kept. Where one cannot be 
 another Python) the reason is told, and benches go on without it: its column stays empty.
 """
 
+import hashlib
 import os
 import subprocess
 import sys
@@ -19,7 +20,13 @@ ONE_THREAD = {
 # numpy < 2.4: with a newer one hivemind's 8-bit modes silently do nothing
 PINS = {
     "hivemind": ("torch==2.13.0", "hivemind==1.1.12", "numpy==2.3.5"),
-    "p2pfl": ("torch==2.13.0", "p2pfl[dp]==0.4.4", "numpy==1.26.4", "pyarrow==20.0.0"),
+    "p2pfl": (
+        "torch==2.13.0",
+        "p2pfl[dp]==0.4.4",
+        "numpy==1.26.4",
+        "pyarrow==20.0.0",
+        "huggingface_hub==0.36.2",
+    ),
     "flower": ("flwr[simulation]==1.41.0", "numpy==2.3.5"),
 }
 INSTALL_S = 1200.0
@@ -53,7 +60,8 @@ def cache() -> Path:
 
 def rival(name: str) -> Rival:
     """The environment of that program, made now if need be."""
-    folder = cache() / f"{name}-{'-'.join(PINS[name]).replace('==', '-')}"
+    pins = hashlib.sha256(" ".join(PINS[name]).encode()).hexdigest()[:8]
+    folder = cache() / f"{name}-{pins}"
     python = folder / "bin" / "python"
     done = folder / "done"
     if done.exists():

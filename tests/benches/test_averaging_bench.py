@@ -1,13 +1,15 @@
 """benches/averaging.py: two real nodes average exactly; what is no namespace counts no bytes."""
 
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
 
 from benches.averaging import error_of, exact, size, tolerated
-from benches.averaging_member import genesis, mark, marks_from, step
-from benches.averaging_world import Job, Ours
+from benches.averaging_faults import QUICK, apart, faults, means
+from benches.averaging_member import Vector, genesis, mark, marks_from, step
+from benches.averaging_world import Cluster, Job, Ours
 from benches.rivals import Rival
 
 D = 20_000
@@ -35,6 +37,33 @@ def test_numbers_are_read_and_f_is_a_testnets() -> None:
 
 def test_who_is_not_here_is_told() -> None:
     assert Rival("hivemind", "", "no registry").note == "hivemind: not here: no registry"
+
+
+def test_a_survivors_vector_may_hold_the_dead_ones_new_last_or_no_vector() -> None:
+    handed = {m: step(D, 0.01, 3, 1, m) for m in range(2)}
+    last, new = step(D, 0.01, 3, 0, 2), step(D, 0.01, 3, 1, 2)
+
+    class Told:
+        job = Job(3, D)
+
+        def handed_by(self, member: int) -> Vector | None:
+            return new
+
+    possible = means(0, 2, handed, last, cast("Cluster", Told()))
+    job = Told.job
+    for told in (new, last, handed[0]):
+        mean = (handed[0] + handed[1] + told) / 3
+        assert min(apart(mean, one, job) for one in possible) < 1e-6
+    wrong = (handed[0] + 2 * handed[1]) / 3
+    assert min(apart(wrong, one, job) for one in possible) > 0.1
+    assert apart(np.full(D, np.nan, np.float32), last, job) == float("inf")
+
+
+@pytest.mark.integration
+def test_what_goes_wrong_with_a_peer_leaves_the_others_right(tmp_path: Path) -> None:
+    rows = list(faults(Rival("hivemind", "", "not asked for"), QUICK, tmp_path))
+    assert len(rows) == 7
+    assert not [row for row in rows if row.met is not True]
 
 
 @pytest.mark.integration
