@@ -54,7 +54,8 @@ def init(
     network
         What people call the network.
     task
-        What to train: language, digits, fashion, or file.py:make_task for a task of your own.
+        What to train: language, digits, fashion, file.py:make_task for a task of your own, or the
+        name of one that an installed package offers.
     task_option
         An option of the task, such as width=64. May be repeated.
     tolerate
