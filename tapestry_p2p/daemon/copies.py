@@ -141,7 +141,7 @@ class Copies:
         self.space = space
         self._own_key = own_key
         self._network, self._text = network, text
-        self._genesis_root = genesis_root
+        self.genesis_root = genesis_root
         self.genesis: PublicCopy | None = None
         self.own: Followed | None = None
         self.base: Held | None = None  # the file of open weights that the manifest names
@@ -153,7 +153,7 @@ class Copies:
     def set_genesis(self, vector: Vector) -> bool:
         """Take the manifest's first vector float32[d]; False if its root is another."""
         copy = self.copy(vector)
-        if copy_root(copy) != self._genesis_root:
+        if copy_root(copy) != self.genesis_root:
             return False
         self.genesis = copy
         return True
@@ -210,7 +210,7 @@ class Copies:
 
     def _standing(self, author: bytes, root: bytes) -> PublicCopy | None:
         """The author's copy, if it stands where that is its root; a seq would say no more."""
-        if root == self._genesis_root:
+        if root == self.genesis_root:
             return self.genesis
         followed = self.own if author == self._own_key else self.followed.get(author)
         return followed.copy if followed is not None and followed.root == root else None
@@ -227,7 +227,8 @@ class Copies:
         return self._pins[root].snapshot
 
     def _frozen(self, copy: PublicCopy) -> _Snapshot:
-        return _Snapshot(self.copy(copy.vector), b"".join(copy.leaves()))
+        frozen = self.copy(copy.vector)
+        return _Snapshot(frozen, b"".join(frozen.leaves()))
 
     @property
     def _own_seq(self) -> int:

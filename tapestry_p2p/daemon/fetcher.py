@@ -188,8 +188,9 @@ class Fetcher:
         if genesis is None:
             raise FetchError("missing")
         self._need_wanted(author, header)
-        copy = self.copies.copy(genesis.vector)
-        self.copies.followed[author] = Followed(header.seq, copy, copy_root(genesis))
+        copy = await self._in_thread(partial(self.copies.copy, genesis.vector))
+        self._need_wanted(author, header)
+        self.copies.followed[author] = Followed(header.seq, copy, self.copies.genesis_root)
         return self.copies.followed[author].root
 
     # -- copies that start from others

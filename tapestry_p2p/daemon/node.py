@@ -17,6 +17,7 @@ from random import Random
 
 import trio
 
+from tapestry_p2p.bulk import MAPPED_FROM
 from tapestry_p2p.daemon.address import Address, parse_address
 from tapestry_p2p.daemon.audit import AuditLog, left_by
 from tapestry_p2p.daemon.awake import Awake
@@ -347,7 +348,13 @@ class Node:
             asked = decode_request(request)
         except Malformed:
             return encode_response(FetchResponse("refused")), b""
-        response, body = self.copies.answer(asked)
+        if isinstance(asked, LeavesRequest) and self.manifest.schema.parameters >= MAPPED_FROM:
+            async with (
+                self.fetcher.mixing
+            ):  # the copy is frozen: seconds, in which it must not move
+                response, body = await trio.to_thread.run_sync(self.copies.answer, asked)
+        else:
+            response, body = self.copies.answer(asked)
         if isinstance(asked, ChunkRequest):
             self.transport.traffic.useful_sent += len(body)
         elif isinstance(asked, FrameRequest | LeavesRequest | MoreLeavesRequest):

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import trio
 
 from tapestry_p2p.bulk import Piece
-from tapestry_p2p.daemon.copies import Copies, Followed, copy_root, split
+from tapestry_p2p.daemon.copies import Copies, Followed, split
 from tapestry_p2p.daemon.cores import on_all_cores
 from tapestry_p2p.daemon.disk import Disk
 from tapestry_p2p.daemon.fetcher import Fetcher, FetchError
@@ -133,7 +133,7 @@ class Rounds:
 
     async def begin(self, trainer: Trainer, genesis: Vector) -> None:
         """A trainer said hello: settle the genesis, then tell it where to start."""
-        if not self._copies.set_genesis(genesis):
+        if not await self._in_thread(functools.partial(self._copies.set_genesis, genesis)):
             log.warning("this machine makes another first vector; fetching the network's")
             await self._fetch_genesis()
         await self._settle_start(trainer)
@@ -180,21 +180,26 @@ class Rounds:
             return
         own, x = copies.own, self._recovered_x
         if own is None or x is None:
-            own = Followed(-1, copies.copy(copies.genesis.vector), copy_root(copies.genesis))
             x = copies.genesis.vector
-            copies.own = own
-        self._weave(x, own)
-        self._recovered_x = None
+            copy = await self._in_thread(functools.partial(copies.copy, x))
+            own = Followed(-1, copy, copies.genesis_root)
+        loom = await self._in_thread(functools.partial(self._woven, x, own))
+        copies.own, self._recovered_x = own, None
+        self._weave(loom)
         async with self.speaking:
             with contextlib.suppress(SilencedError):  # we then ask, and resume
                 await self.voice.begin(own)
         await self._introduce()
 
-    def _weave(self, x: Vector, own: Followed) -> None:
-        """A new Loom at x, float32[d]; it sees whom we follow."""
-        self.loom = Loom(self._loom_settings(), x, own.copy, on_all_cores, self._copies.space)
+    def _woven(self, x: Vector, own: Followed) -> Loom[bytes]:
+        """A new Loom at x, float32[d]."""
+        return Loom(self._loom_settings(), x, own.copy, on_all_cores, self._copies.space)
+
+    def _weave(self, loom: Loom[bytes]) -> None:
+        """Go on with this Loom; it sees whom we follow."""
+        self.loom = loom
         for author, followed in self._copies.followed.items():
-            self.loom.decoded(author, followed.seq)
+            loom.decoded(author, followed.seq)
 
     def _loom_settings(self) -> LoomSettings:
         m = self.manifest
@@ -218,7 +223,7 @@ class Rounds:
             await self.greeted.wait()
             try:
                 vector = await self._fetcher.keyframe(author, 0, root, self._protocol.greeted())
-                if self._copies.set_genesis(vector):
+                if await self._in_thread(functools.partial(self._copies.set_genesis, vector)):
                     return
             except FetchError as error:
                 log.info("nobody could give us the first vector yet: %s", error.reason)
@@ -243,7 +248,7 @@ class Rounds:
             await self._disk.write(save)
             own = Followed(own.seq, self._copies.copy(vector), b"")
             self._copies.own = own
-            self._weave(vector, own)
+            self._weave(self._woven(vector, own))
             if trainer is not None:
                 trainer.renew()
             self.voice.reverted = True
