@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from benches.gain import rows
+from benches.gain import cut, rows
 
 ROOT = Path(__file__).parents[2]
 
@@ -29,6 +29,17 @@ def test_a_mean_eight_percent_below_and_nobody_worse_is_asked_for() -> None:
     assert [row.figure for row in little if row.met is False] == ["mean: sovereign"]
     one = rows(_report((3, 3, 2), (2, 2, 2.02)), bounds=True)
     assert [row.figure for row in one if row.met is False] == ["m1: sovereign"]
+
+
+def test_a_text_is_cut_between_lines_from_the_start_or_from_all_over() -> None:
+    text = b"".join(b"line %03d\n" % number for number in range(1000))
+    assert cut(text, 90, "first") == text[:90]
+    spread = cut(text, 90, "spread").splitlines()
+    numbers = [int(line.split()[1]) for line in spread]
+    assert len(spread) == 10
+    assert numbers == sorted(numbers)
+    assert numbers[0] < 100 < 800 < numbers[-1]
+    assert cut(text, 10**6, "spread") == text
 
 
 @pytest.mark.integration
