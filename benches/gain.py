@@ -131,8 +131,11 @@ def notes(report: dict[str, Any]) -> list[str]:
     bits = [row["bits_per_byte"] for row in report["members"]]
     gain = 1 - sum(b["sovereign"] for b in bits) / sum(b["alone"] for b in bits)
     others = report["all_languages"]
+    twins = sum(b["sovereign"] == b["alone"] for b in bits)
     return [
         f"The baseline is `alone`. Mean gain of `sovereign`: {100 * gain:+.1f} %.",
+        "A member's own model may be any that it trained, the twin too. It is the twin of"
+        f" {twins} of {len(bits)} members: those gained nothing.",
         f"{len(bits)} members, {report['parameters']:,} parameters, {report['rounds']} rounds of"
         f" {report['inner_steps']} inner steps, rule {report['rule']} against"
         f" {report['tolerate']} hostile, codec {report['codec']}, seed {report['seed']}.",
