@@ -12,10 +12,10 @@ class Founded(Cluster):
 
     probation = 0
 
-    def _topology(self, near: list[int]) -> dict[str, Any]:
+    def _topology(self, n: int, near: list[int]) -> dict[str, Any]:
         founders = frozenset(member.key for member in self.members)
         known = {"f": 1, "founders": founders, "probation_rounds": self.probation}
-        return {**super()._topology(near), **known}
+        return {**super()._topology(n, near), **known}
 
 
 class OnProbation(Founded):
