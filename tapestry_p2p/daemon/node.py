@@ -109,8 +109,7 @@ class Node:
         self.store = store
         self.key = identity.public_key
         self.started_at = 0.0
-        self.disk = Disk(store.directory)
-        self.audit = AuditLog(store.directory)
+        self.disk, self.audit = Disk(store.directory), AuditLog(store.directory)
         self.pauses = Pauses(store.directory / "paused")
         self.entries_published = 0
         self.entry_bytes = 0  # own headers and payloads of differences
