@@ -72,6 +72,7 @@ class Adapted(Over):
             )
         self.frozen = {path: jax.device_put(np.asarray(leaf)) for path, leaf in base.items()}
         self._merge = jax.jit(self.merged)
+        self._judge = evaluator_of(task)
         self._fit_abilities()
 
     def _fit_abilities(self) -> None:
@@ -132,7 +133,7 @@ class Adapted(Over):
 
     def evaluate(self, params: Params, split: str, paths: Sequence[Path] | None) -> Metrics:
         """What the inner task says of the merged model."""
-        return evaluator_of(self.task)(self.whole(params), split, paths)
+        return self._judge(self.whole(params), split, paths)
 
     def _sharing(self, data: Data) -> Adapted:
         inner: Any = self.task
