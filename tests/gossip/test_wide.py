@@ -1,5 +1,7 @@
 """Members more than anybody lists: digests of one size, samples, and no way to be pushed there."""
 
+from typing import Any
+
 from gossip_kit import Author, Bench, key, sent
 
 from tapestry_p2p.gossip.messages import Digest, Members, Row
@@ -7,7 +9,7 @@ from tapestry_p2p.gossip.messages import Digest, Members, Row
 CROWD = 120
 
 
-def _crowded(newcomers: bool = False, **changes: int) -> tuple[Bench, list[Author]]:
+def _crowded(newcomers: bool = False, **changes: Any) -> tuple[Bench, list[Author]]:
     """A member that heard of a crowd from one peer, and has links with none of it yet."""
     authors = [Author(n) for n in range(1, CROWD)]
     known = frozenset() if newcomers else frozenset(author.key for author in authors)
