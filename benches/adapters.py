@@ -40,8 +40,7 @@ FULL = Size(
     rounds=30,
     inner_steps=20,
     base_languages=("eng", "fra", "spa", "ita", "nld", "swh"),
-    languages=("deu_1996", "por_BR"),
-    sharing=2,
+    languages=("deu_1996", "por_BR", "ind"),
 )
 QUICK = Size(
     {"layers": 1, "width": 64, "heads": 2, "context": 16, "batch_size": 4},
