@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tapestry_p2p.errors import NO_DAEMON, TIMEOUT, TapestryError
-from tapestry_p2p.page.names import alike, clean, short
+from tapestry_p2p.page.names import alike, clean, mixed_scripts, short
 
 NEIGHBOURS_MAX = 256  # shown; far more than a member follows
 DETAIL_CHARS_MAX = 300
@@ -145,6 +145,7 @@ def _neighbour(row: Answer, twins: list[str], ours: str, cuts: Cuts) -> dict[str
         "short": short(row.get("id")),
         "alike": [short(twin) for twin in twins[:4]],
         "like_you": ours in twins,
+        "mixed": bool(mixed_scripts(str(row.get("name", "")))),
         "languages": [clean(x, 16) for x in languages[:8]] if isinstance(languages, list) else [],
         "connected": row.get("connected") is True,
         "verdict": _verdict(row),

@@ -97,3 +97,9 @@ def test_a_name_like_ours_is_told() -> None:
     assert row["like_you"]
     assert row["alike"] == [short(STATUS["id"])]
     assert skeleton("Аna") == skeleton("Ana")
+
+
+def test_letters_that_no_language_mixes_are_told() -> None:
+    peers = {"peers": [{**PEER, "name": "Mаria"}, {**PEER, "name": "Олена"}]}
+    rows = facts.neighbours(peers, STATUS, facts.Cuts())["rows"]
+    assert {row["name"]: row["mixed"] for row in rows} == {"Mаria": True, "Олена": False}

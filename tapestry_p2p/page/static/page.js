@@ -144,13 +144,13 @@ const draw = {
     show("n-none", !rows.length);
     show("n-more", more);
     if (more) say("n-more", t("more_members", { n: more }));
-    const twins = rows.filter((row) => row.alike.length);
+    const twins = rows.filter((row) => row.alike.length || row.mixed);
     show("alike", twins.length);
-    const warned = language + JSON.stringify(twins.map((row) => [row.name, row.short, row.like_you]));
+    const warned = language + JSON.stringify(twins.map((row) => [row.name, row.short, row.like_you, row.alike.length]));
     if ($("alike").dataset.warned !== warned) { // said aloud once, not each second
       $("alike").dataset.warned = warned;
       $("alike").replaceChildren(...twins.map((row) => make("p", {},
-        "⚠ ", ...called(row), " ", t(row.like_you ? "alike_you" : "alike"))));
+        "⚠ ", ...called(row), " ", t(row.like_you ? "alike_you" : row.alike.length ? "alike" : "mixed_letters"))));
     }
     $("n-body").replaceChildren(...rows.map((row) => {
       const good = row.verdict === "full", warn = row.verdict === "cut" || row.verdict === "unmixed";
