@@ -213,7 +213,7 @@ class Gain:
         vector = beside.vector
         score = self._score(vector)
         self._offer(track, score, vector, step)
-        self._keep(score, vector, step)  # a member's own model may be any that it trained
+        self._keep(score, vector, step)
         given_up = max(LEAST_STEPS, PATIENCE * track.best_step)
         endless = not self._program.schedule_steps
         track.ended = self._program.over(beside.place) or (endless and step >= given_up)
@@ -241,7 +241,7 @@ class Gain:
         return self._told(SOVEREIGN, max(place.step, step))
 
     def _keep(self, score: float, vector: Vector, step: int) -> None:
-        """Offer a checkpoint to the sovereign model."""
+        """Offer a checkpoint to the sovereign model: it may be any that this member has."""
         track = self.tracks[SOVEREIGN]
         if self._with[SOVEREIGN]:
             if score < track.score:
@@ -281,7 +281,9 @@ class Gain:
 
     def _judge_together(self, place: Place, params: Params) -> dict[str, Any]:
         track, vector = self.tracks[TOGETHER], self._program.layout.whole(params)
-        self._offer(track, self._score(vector), vector, place.step)
+        score = self._score(vector)
+        self._offer(track, score, vector, place.step)
+        self._keep(score, vector, place.step)
         return self._told(TOGETHER, place.step)
 
     def _score(self, vector: Vector) -> float:
