@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from tapestry_p2p.mix.codec import CodecError, Payload, Vector, decode_add, payload_norm
+from tapestry_p2p.mix.codec import CodecError, Payload, Vector, decode_add, is_longer
 from tapestry_p2p.mix.space import MEMORY, Space
 
 FRAME_BYTES = 256 * 1024
@@ -43,7 +43,7 @@ class PublicCopy:
 
         CodecError if that is malformed or longer than ``norm_max``; then the copy is as it was.
         """
-        if payload_norm(codec, payload, len(self.vector)) > norm_max:
+        if is_longer(codec, payload, len(self.vector), norm_max):
             raise CodecError("the difference is longer than the manifest allows")
         decode_add(codec, payload, self.vector)
         self._space.settle()

@@ -14,7 +14,7 @@ from tapestry_p2p.mix.codec.form import Codec, CodecError, Part, Payload, Vector
 
 __all__ = [
     "CODECS", "CodecError", "Payload", "Vector", "decode", "decode_add", "encode", "gamma_max",
-    "payload_bytes", "payload_norm",
+    "is_longer", "payload_bytes", "payload_norm",
 ]  # fmt: skip
 
 _ROWS = {
@@ -61,6 +61,18 @@ def decode_add(codec: str, payload: Payload, target: Vector) -> None:
     """
     for where, values in _parts(codec, payload, len(target)):
         target[where] += values
+
+
+def is_longer(codec: str, payload: Payload, d: int, norm_max: float) -> bool:
+    """Whether what a payload decodes to is longer than ``norm_max``. CodecError if malformed.
+
+    Decodes it only where the codec cannot tell at a glance.
+    """
+    if len(payload) == _row(codec).payload_bytes(d) and (
+        _row(codec).norm_bound(payload, d) <= norm_max
+    ):
+        return False
+    return not payload_norm(codec, payload, d) <= norm_max
 
 
 def payload_norm(codec: str, payload: Payload, d: int) -> float:

@@ -7,6 +7,7 @@ then no product of a scale and a level is denormal, no sum with a copy that hold
 either, and a processor's FTZ/DAZ settings cannot matter.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -34,6 +35,7 @@ class Codec:
 
     * ``payload_bytes(d)``: the exact length of a payload of d parameters.
     * ``encode(float32[d]) -> bytes``: CodecError if a value is not finite.
+    * ``norm_bound(payload, d)``: at least the norm of what it decodes to, at once; may be infinite.
     * ``parts(payload, d)``: yields ``(where, values)`` so that ``vector[where] += values`` for each
       part adds the difference; no parameter is in two parts. Checks the whole payload before the
       first part (CodecError); ``values`` are overwritten by the next step.
@@ -42,6 +44,7 @@ class Codec:
     payload_bytes: Callable[[int], int]
     encode: Callable[[Vector], bytes]
     parts: Callable[[Payload, int], Iterator[Part]]
+    norm_bound: Callable[[Payload, int], float] = lambda payload, d: math.inf
 
 
 def count(d: int, block: int) -> int:

@@ -83,4 +83,11 @@ def parts(payload: Payload, d: int) -> Iterator[Part]:
     yield from form.scaled(levels, scales, BLOCK, d)
 
 
-CODEC = Codec(payload_bytes, encode, parts)
+def norm_bound(payload: Payload, d: int) -> float:
+    """Every parameter at the larger level: sqrt(256 sum(scale^2)) 1.5104."""
+    scales = form.from_bfloat16(np.frombuffer(payload, "<u2", form.count(d, BLOCK)))
+    wide = scales.astype(np.float64)
+    return float(np.sqrt(BLOCK * (wide @ wide))) * float(_LARGE)
+
+
+CODEC = Codec(payload_bytes, encode, parts, norm_bound)
