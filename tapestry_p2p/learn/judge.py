@@ -54,7 +54,7 @@ class Judge:
         self._every = max(1, spec["every_steps"])
         self.sovereign_from = int(spec["sovereign_from_step"])
         self.best = Checkpoint(program.whole_genesis)  # by the mean over all languages
-        self.best_own = Checkpoint(program.whole_genesis)  # by the own one, until the branch
+        self.best_own = Checkpoint(program.whole_genesis)  # by the own one
         self.judged_at = 0  # step of the last judgement of `together`
         self.branch: Place | None = None  # where `sovereign` leaves the others
         self._twin: Checkpoint | None = None  # the best of `alone`, once it was trained
@@ -71,8 +71,7 @@ class Judge:
             vector = self._program.layout.whole(place.params)
             losses = self._losses(place.params, self._texts)
             self.best.offer(vector, _mean(losses), place.step)
-            if self.branch is None:
-                self.best_own.offer(vector, losses.get(self._own, _mean(losses)), place.step)
+            self.best_own.offer(vector, losses.get(self._own, _mean(losses)), place.step)
 
     def arm(self, name: str, between: Callable[[], None]) -> dict[str, Any]:
         """Train (if need be) and judge one of ARMS; ``between`` is called at step boundaries.
