@@ -25,7 +25,7 @@ def leave(*, json: bool = False) -> int:
     The others take this member out of their lists at once and mix it no more. Key and model stay
     here: `generate` and `export` go on working, `run` refuses until `join` brings the member back.
     Exit status 75 if nobody could be told: it has left, and `leave` again tells them. 4 while it
-    still asks the others what they know of it; 6 if its key was retired, or another process uses it.
+    still asks the others what they know of it; 6 if its key was retired or is used elsewhere.
 
     Example: tapestry leave
 
