@@ -30,7 +30,8 @@ from tapestry_p2p.daemon.pauses import Pauses, govern
 from tapestry_p2p.daemon.rates import Pacer, Paces
 from tapestry_p2p.daemon.recovery import Recovered
 from tapestry_p2p.daemon.rounds import Pace, Rounds
-from tapestry_p2p.daemon.store import FollowedCopy, LoggedEntry, Store
+from tapestry_p2p.daemon.saving import CopySaver
+from tapestry_p2p.daemon.store import LoggedEntry, Store
 from tapestry_p2p.daemon.tap import Tap
 from tapestry_p2p.daemon.trainer import STOP_S, Trainer
 from tapestry_p2p.daemon.transport import Transport, TransportError
@@ -63,7 +64,6 @@ DIGEST_EVERY_S = 15.0  # heads are pushed; this heals what was missed, at some 4
 ANSWER_S = 8.0  # whoever asks over the control socket is answered within ten
 FETCH_LEAST_S = 120.0  # for a fetch; a whole copy may come by the slowest link that is any use
 SAVE_S = 2.0  # for saving at the end; what is not saved then is replayed from the log
-COPIES_EVERY_S = 30.0
 EVENTS_MAX = 4096
 Order = tuple[type, bytes, tuple[bytes, ...]]  # what is fetched, its header's hash, whom first
 
@@ -129,6 +129,10 @@ class Node:
             store.space,
         )
         self.fetcher = self._make_fetcher()
+        mixing = self.fetcher.mixing
+        self.saver = CopySaver(
+            self.copies, self.protocol, mixing, store, self.disk, self._keep_known
+        )
         self._events_in, self._events_out = trio.open_memory_channel[ev.Event](EVENTS_MAX)
         self._effects = trio.Lock()
         self.awake = Awake()
@@ -219,7 +223,7 @@ class Node:
             self._restore_copies()
             nursery.start_soon(self._event_loop)
             nursery.start_soon(self._ticker)
-            nursery.start_soon(self._keep_copies)
+            nursery.start_soon(self.saver.run)
             if self.trainer is not None:
                 nursery.start_soon(self.rounds.keep_up, self.trainer)
                 nursery.start_soon(self.rounds.mix_news, self.trainer)
@@ -291,7 +295,7 @@ class Node:
         with trio.CancelScope(shield=True, deadline=trio.current_time() + SAVE_S):
             async with self.rounds.speaking:
                 await self.rounds.save()
-            await self._save_copies()
+            await self.saver.save()
 
     def _restore_copies(self) -> None:
         r = self._recovered
@@ -585,23 +589,3 @@ class Node:
     def settled(self) -> bool:
         """Whether all news of neighbours are mixed and added."""
         return self.rounds.settled and not (self.trainer and self.trainer.adding)
-
-    # -- saving copies
-
-    async def _keep_copies(self) -> None:
-        while True:
-            await trio.sleep(COPIES_EVERY_S)
-            await self._save_copies()
-
-    async def _save_copies(self) -> None:
-        """One by one, each as it stands then: nobody waits for the disk but we."""
-        for author in list(self.copies.followed):
-            async with self.fetcher.mixing:
-                heads = {s.header.author: s for s in self.protocol.snapshot().copies}
-                head, followed = heads.get(author), self.copies.followed.get(author)
-                if head is None or followed is None or head.header.seq != followed.seq:
-                    continue
-                vector = self.copies.space.copy(followed.copy.vector)
-            copy = FollowedCopy(author, followed.seq, head.encode(), vector)
-            await self.disk.write(functools.partial(self.store.save_copy, copy))
-        await self.disk.insist(self._keep_known)
