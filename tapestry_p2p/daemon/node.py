@@ -129,10 +129,7 @@ class Node:
             store.space,
         )
         self.fetcher = self._make_fetcher()
-        mixing = self.fetcher.mixing
-        self.saver = CopySaver(
-            self.copies, self.protocol, mixing, store, self.disk, self._keep_known
-        )
+        self.saver = self._make_saver()
         self._events_in, self._events_out = trio.open_memory_channel[ev.Event](EVENTS_MAX)
         self._effects = trio.Lock()
         self.awake = Awake()
@@ -161,6 +158,10 @@ class Node:
         self.trainer = make_trainer(self) if make_trainer else None
 
     # -- life
+
+    def _make_saver(self) -> CopySaver:
+        mixing, known = self.fetcher.mixing, self._keep_known
+        return CopySaver(self.copies, self.protocol, mixing, self.store, self.disk, known)
 
     def _make_fetcher(self) -> Fetcher:
         return Fetcher(
