@@ -159,7 +159,7 @@ def payloads_of(home: Path, scratch: Path) -> list[bytes]:
     store = Store(scratch, 16)
     try:
         state = store.load_own()
-        return [] if state is None else [e.payload for e in state.entries if e.payload]
+        return [] if state is None else [bytes(e.payload) for e in state.entries if e.payload]
     finally:
         store.close()
 
