@@ -111,9 +111,8 @@ class Node:
         self.started_at = 0.0
         self.disk, self.audit = Disk(store.directory), AuditLog(store.directory)
         self.pauses = Pauses(store.directory / "paused")
-        self.entries_published = 0
+        self.entries_published = self.payload_bytes = 0
         self.entry_bytes = 0  # own headers and payloads of differences
-        self.payload_bytes = 0
         self._recovered = recovered
         self._random = random
         self.protocol = self._make_protocol(recovered)
