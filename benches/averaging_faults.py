@@ -90,15 +90,17 @@ def apart(one: Any, other: Any, job: Job) -> float:
 
 
 def healthy(make: Make, size: Size, folder: Path) -> int:
-    """How often a member says that it is done, and holds no mean of all."""
+    """How often a member says that it is done, and holds no mean of those whom it names."""
     job, wrong = Job(size.healthy_members, size.small, "fp32"), 0
     with make(job, folder) as cluster:
         for _ in range(size.healthy_rounds):
             cluster.next_round()
             done = cluster.hand(keep=True)
             handed, now = cluster.vectors()
-            mean = np.mean(list(handed.values()), axis=0, dtype=np.float64)
-            wrong += sum(done.ok.get(m, False) and apart(now[m], mean, job) > EXACT for m in now)
+            for member in (m for m in now if done.ok.get(m, False)):
+                named = [handed[m] for m in done.among[member] if m in handed]
+                mean = np.mean(named, axis=0, dtype=np.float64) if named else 0.0
+                wrong += apart(now[member], mean, job) > EXACT
     return wrong
 
 

@@ -57,18 +57,20 @@ class Peer:
         if spoil is not None:
             self.vector[: len(self.vector) // 2] = spoil
 
-    def hand(self, timeout_s: float) -> bool:
-        """Average; what step() says."""
+    def hand(self, timeout_s: float) -> list[int] | None:
+        """Average; with whom, as step() says. None: it says that it failed."""
         with self.averager.get_tensors() as tensors:
             tensors[0][:] = torch.from_numpy(self.vector)
         try:
-            gathered = self.averager.step(timeout=timeout_s, allow_retries=False)
+            gathered = self.averager.step(
+                gather=self.number, timeout=timeout_s, allow_retries=False
+            )
         except Exception as error:
             print(f"step: {error!r}", file=sys.stderr)
             gathered = None
         with self.averager.get_tensors() as tensors:
             self.vector[:] = tensors[0].numpy()
-        return gathered is not None
+        return None if gathered is None else sorted(gathered.values())
 
 
 def main() -> None:
@@ -87,8 +89,9 @@ def main() -> None:
             if order["keep"]:
                 peer.handed = peer.vector.copy()
             began = time.monotonic()
-            ok = peer.hand(order.get("timeout_s", GIVE_UP_S))
-            say(mixed=order["round"], began=began, at=time.monotonic(), ok=ok)
+            among = peer.hand(order.get("timeout_s", GIVE_UP_S))
+            ok, at = among is not None, time.monotonic()
+            say(mixed=order["round"], began=began, at=at, ok=ok, among=among or [])
         elif order["do"] == "dump":
             np.savez(order["path"], handed=peer.handed, now=peer.vector)
             say(dumped=order["path"])

@@ -163,7 +163,8 @@ class StandIn:
                 self.unmixed.discard(other)
                 self.seen[other] = now
         if not self.unmixed:
-            say(mixed=self.round, began=self.began, at=now, ok=True, seen=self.seen)
+            among = sorted([self.number, *self.seen])
+            say(mixed=self.round, began=self.began, at=now, ok=True, among=among)
 
 
 def main() -> None:

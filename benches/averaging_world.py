@@ -74,6 +74,7 @@ class Round:
     cpu_s: float
     wire_bytes: float | None
     ok: dict[int, bool]
+    among: dict[int, list[int]]  # whose vectors each says that it mixed, its own too
     late: tuple[int, ...]  # who has said nothing
 
 
@@ -254,6 +255,7 @@ class Cluster:
             self.cpu_s() - before,
             None if carried is None or wire is None else carried - wire,
             {member: word["ok"] for member, word in heard.items()},
+            {member: word["among"] for member, word in heard.items()},
             tuple(sorted(waited - heard.keys())),
         )
 
