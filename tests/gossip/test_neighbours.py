@@ -6,7 +6,7 @@ from gossip_kit import key, make_settings
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tapestry_p2p.gossip.neighbours import Neighbours, Tie
+from tapestry_p2p.gossip.neighbours import VAIN, Neighbours, Tie
 
 K = 6
 HALF = K // 2
@@ -320,3 +320,25 @@ def test_whatever_happens_links_are_lost_one_at_a_time_and_never_too_many(
         assert len(before - agreed) <= 1
         assert told_no or len(agreed) >= len(before), "given up only for another one"
         assert len(table.ties) <= k + table._settings.link_asks_max + 1
+
+
+def test_for_the_last_missing_link_ever_fewer_are_asked_until_one_agrees() -> None:
+    table = _table()
+    for peer in table.pick(LOCAL, 0.0, K - 1):
+        table.agree(peer, LOCAL, 0.0)
+    while len(table.agreed()) < K - 1:
+        for peer in table.pick(LOCAL, 0.0, K - 1):
+            table.agree(peer, LOCAL, 0.0)
+    asked = []
+    for second in range(900):
+        _present(table, float(second))
+        for peer in table.pick(LOCAL, float(second), K):
+            asked.append(second)
+            table.refuse(peer, float(second))
+    early, late = sum(at < 60 for at in asked), sum(at >= 600 for at in asked)
+    assert early >= VAIN
+    assert late <= 4
+    for peer in table.pick(LOCAL, 1100.0, K):
+        table.agree(peer, LOCAL, 1100.0)
+    table.part(table.agreed()[0])
+    assert table.pick(LOCAL, 1101.0, K), "a link that was lost is looked for at once"
