@@ -45,7 +45,7 @@ class Big:
             return total + sum(squares) / (2 * len(squares)), None
 
         if self._work == 1:
-            return once(0.0, batch[0])[0], {}
+            return once(0.0, batch[0])[0], {}  # type: ignore[no-untyped-call]
         total, _ = jax.lax.scan(once, 0.0, jnp.broadcast_to(batch[0], (self._work,)))
         return total / self._work, {}
 

@@ -158,34 +158,34 @@ class RestoreWorld:
 class Half(Network):
     """The network as one of two processes with one key sees it: some peers are out of its reach."""
 
-    def __init__(self, whole: Network, reach: set[bytes], receive: Callable[[ev.Event], None]):
-        self._whole, self._reach, self._receive = whole, reach, receive
+    def __init__(self, whole: Network, near: set[bytes], receive: Callable[[ev.Event], None]):
+        self._whole, self._near, self._receive = whole, near, receive
 
     def dial(self, source: bytes, target: bytes) -> None:
         """Try to connect; whoever is out of reach does not answer."""
-        if target in self._reach:
+        if target in self._near:
             self._whole.dial(source, target)
         else:
             self._receive(ev.DialFailed(target, self._whole._world.now))
 
     def send(self, source: bytes, target: bytes, channel: str, data: bytes) -> None:
         """Carry one frame, if there is a connection."""
-        if target in self._reach:
+        if target in self._near:
             self._whole.send(source, target, channel, data)
 
     def ask(self, source: bytes, target: bytes, request: bytes, reply: Reply) -> None:
         """Carry a fetch request."""
-        if target in self._reach:
+        if target in self._near:
             self._whole.ask(source, target, request, reply)
 
     def close(self, source: bytes, target: bytes) -> None:
         """Cut one connection."""
-        if target in self._reach:
+        if target in self._near:
             self._whole.close(source, target)
 
     def is_connected(self, source: bytes, target: bytes) -> bool:
         """Whether a connection of ours is open."""
-        return target in self._reach and self._whole.is_connected(source, target)
+        return target in self._near and self._whole.is_connected(source, target)
 
 
 class CloneWorld:

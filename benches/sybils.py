@@ -72,18 +72,17 @@ class Swarm(Cluster):
             )
         )  # fmt: skip
 
-    def _topology(self, near: list[int]) -> dict[str, Any]:
+    def _topology(self, n: int, near: list[int]) -> dict[str, Any]:
         founders = frozenset(member.key for member in self.honest)
         return {
-            **super()._topology(near),
+            **super()._topology(n, near),
             "all_to_all_max": LIMIT, "k": LIMIT - 1, "f": self.plan.loom.f,
             "streams_max": CONNECTIONS, "peers_max": CONNECTIONS,
             "probation_rounds": self._probation, "founders": founders,
         }  # fmt: skip
 
-    def _within_reach(self, n: int) -> list[int]:
-        everybody = super()._within_reach(n)
-        return everybody if n < self.plan.honest else everybody[: self.plan.honest]
+    def _within_reach(self, n: int) -> list[int] | None:
+        return None if n < self.plan.honest else list(range(self.plan.honest))
 
     def loss(self) -> float:
         """Mean over the honest of 1/2 ||x_i - c||^2, c running over all their centres."""

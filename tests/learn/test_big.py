@@ -1,4 +1,4 @@
-"""A big model trains with its last good place and its vectors in files: the same bits as a small."""
+"""A big model, with its last good place and its vectors in files, trains to the same bits."""
 
 from pathlib import Path
 from typing import Any
