@@ -77,10 +77,18 @@ class Network:
         self._epoch = 0
 
     def join(self, endpoint: Endpoint, within_reach: Container[bytes] | None = None) -> None:
-        """Attach an endpoint; of those who came before it, it reaches these alone; None: all."""
-        self._endpoints[endpoint.key] = endpoint
-        self._reach[endpoint.key] = within_reach
-        self._lanes[endpoint.key] = {}
+        """Attach an endpoint; of those who came before it, it reaches these alone; None: all.
+
+        A second one with the same key takes these over; the first keeps its lanes to all others.
+        """
+        key = endpoint.key
+        if key in self._endpoints:
+            for other in [k for k in self._endpoints if self._lane(key, k) is not None]:
+                if within_reach is None or other in within_reach:
+                    del self._lanes[key][other], self._lanes[other][key]
+        else:
+            self._reach[key], self._lanes[key] = within_reach, {}
+        self._endpoints[key] = endpoint
 
     def _lane(self, source: bytes, target: bytes) -> Lane | None:
         """From one endpoint to another; None where they are out of each other's reach."""
