@@ -13,26 +13,14 @@ from pathlib import Path
 import pytest
 from export_kit import World
 from played_kit import played
-from schema_kit import SCHEMAS, hold
+from schema_kit import SCHEMAS, hold, stopped_member
 
-from benches.torn import ENTRIES, RING, lived
 from tapestry_p2p.cli import main as cli
-from tapestry_p2p.daemon.audit import AuditLog, left_by
 from tapestry_p2p.daemon.config import Config, dump_config
 from tapestry_p2p.daemon.departure import Departure, note
-from tapestry_p2p.daemon.keyfile import make_key
-from tapestry_p2p.daemon.manifest import (
-    Genesis,
-    Manifest,
-    Network,
-    Schema,
-    Streams,
-    Task,
-    dump_manifest,
-)
 from tapestry_p2p.daemon.paths import Paths, find_paths
 from tapestry_p2p.daemon.retirement import write_retirement
-from tapestry_p2p.daemon.store import read_entries, take_lock
+from tapestry_p2p.daemon.store import take_lock
 from tapestry_p2p.gossip.identity import Identity
 
 ROOT = Path(__file__).parents[2]
@@ -143,22 +131,8 @@ def put(
 
 
 def _member(where: str) -> Paths:
-    """A stopped member that has lived a little."""
-    manifest = Manifest(
-        network=Network(name="test"), task=Task(name="digits"),
-        schema=Schema(hash="ab" * 32, parameters=700), genesis=Genesis(seed=1, root="cd" * 32),
-        streams=Streams(ring=RING, ttl=RING),
-    )  # fmt: skip
-    paths = find_paths()
-    paths.make()
-    paths.manifest.write_text(dump_manifest(manifest))
-    paths.member.write_text(dump_config(Config()))
-    make_key(paths.key)
+    paths = stopped_member(dump_config(Config()))
     store = paths.state / "store"
-    lived(store, ENTRIES)
-    log = AuditLog(store)
-    for entry in read_entries(store):
-        log.append(left_by(entry.signed, entry.payload), 0.0)
     if where == "spoilt":
         (path,) = store.glob("audit-*.jsonl")
         path.write_bytes(path.read_bytes().replace(b'"seq":3', b'"seq":4'))

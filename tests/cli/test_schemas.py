@@ -7,23 +7,9 @@ from pathlib import Path
 import pytest
 from export_kit import World
 from jsonschema import Draft202012Validator
-from schema_kit import SCHEMAS, hold
+from schema_kit import SCHEMAS, hold, stopped_member
 
-from benches.torn import ENTRIES, RING, lived
 from tapestry_p2p.cli.main import main, make_app
-from tapestry_p2p.daemon.audit import AuditLog, left_by
-from tapestry_p2p.daemon.keyfile import make_key
-from tapestry_p2p.daemon.manifest import (
-    Genesis,
-    Manifest,
-    Network,
-    Schema,
-    Streams,
-    Task,
-    dump_manifest,
-)
-from tapestry_p2p.daemon.paths import find_paths
-from tapestry_p2p.daemon.store import read_entries
 
 
 @pytest.fixture(scope="module")
@@ -34,21 +20,7 @@ def world() -> World:
 @pytest.fixture
 def member(home: Path) -> Path:
     """A stopped member that has lived a little."""
-    manifest = Manifest(
-        network=Network(name="test"), task=Task(name="digits"),
-        schema=Schema(hash="ab" * 32, parameters=700), genesis=Genesis(seed=1, root="cd" * 32),
-        streams=Streams(ring=RING, ttl=RING),
-    )  # fmt: skip
-    paths = find_paths()
-    paths.make()
-    paths.manifest.write_text(dump_manifest(manifest))
-    paths.member.write_text('[member]\nname = "Ana"\n')
-    make_key(paths.key)
-    store = paths.state / "store"
-    lived(store, ENTRIES)
-    log = AuditLog(store)
-    for entry in read_entries(store):
-        log.append(left_by(entry.signed, entry.payload), 0.0)
+    stopped_member('[member]\nname = "Ana"\n')
     return home
 
 
