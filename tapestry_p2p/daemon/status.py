@@ -236,6 +236,8 @@ class Control:
             return f"paused: {node.pauses}"
         if node.trainer is not None and not node.trainer.state.running:
             return "trainer is being restarted"
+        if node.trainer is not None and not node.trainer.begun:
+            return "starting"  # it compiles
         return "training"
 
     def _trainer(self) -> dict[str, Any]:
