@@ -72,13 +72,16 @@ def test_a_module_that_cannot_be_shared_is_refused(module: nn.Module, said: str)
         LinenModel(module, jnp.ones((1, 3)))
 
 
-def test_the_example_learns() -> None:
+def test_the_example_learns(tmp_path: Path) -> None:
     task: Any = load(EXAMPLE, {}, Data([], 7))
     program = Program(task, seed=1, batch_seed=2, schedule_steps=200)
     place = program.fresh(program.genesis)
     while not program.over(place):
         program.advance(place)
     assert task.evaluate(place.params, "test", None)["accuracy"] > 0.8
+    eights = tmp_path / "eights.csv"
+    eights.write_text("".join(f"{','.join(['3'] * 64)},{digit}\n" for digit in (8, 8, 8)))
+    assert task.evaluate(place.params, "test", [eights])["accuracy"] in (0.0, 1.0)  # all alike
 
 
 def test_a_trainer_trains_the_example(make_node: Callable[..., Node]) -> None:
