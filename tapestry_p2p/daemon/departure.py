@@ -33,7 +33,7 @@ def departure(store: Path) -> Departure | None:
         return Departure(
             str(found["network_id"]), str(found["network"]), int(found["entry"]), int(found["told"])
         )
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):  # a broken store is told of elsewhere
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise TapestryError(
