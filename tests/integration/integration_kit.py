@@ -26,6 +26,7 @@ from tapestry_p2p.gossip.header import Header, decode_signed
 ROOT = Path(__file__).parents[2]
 TINY = {"layers": 1, "width": 16, "heads": 1, "context": 16, "batch_size": 4}  # 7,216 parameters
 PATIENCE_S = 120.0  # for what takes seconds on an idle machine
+EXEC = "os.execv(sys.argv[1], sys.argv[1:])"
 
 
 def until(condition: Callable[[], Any], what: str, patience_s: float = PATIENCE_S) -> Any:
@@ -52,18 +53,20 @@ def environment(home: Path, **more: str) -> dict[str, str]:
 
 
 def tapestry(
-    home: Path, *words: str, preexec: Callable[[], None] | None = None, **more: str
+    home: Path, *words: str, first: str = "", **more: str
 ) -> "subprocess.CompletedProcess[str]":
-    """One command, to its end; ``preexec`` is called in its process first."""
+    """One command, to its end; ``first`` is Python that its process runs before it."""
+    command = [sys.executable, "-m", "tapestry_p2p", *words]
+    if first:  # not by preexec_fn: this process may have threads
+        command = [sys.executable, "-c", f"{first}; import os, sys; {EXEC}", *command]
     return subprocess.run(
-        [sys.executable, "-m", "tapestry_p2p", *words],
+        command,
         env=environment(home, **more),
         capture_output=True,
         text=True,
         stdin=subprocess.DEVNULL,
         timeout=PATIENCE_S,
         check=False,
-        preexec_fn=preexec,
     )
 
 

@@ -1,6 +1,5 @@
 """A member's mistakes: each is one line that says what to do, its own status, and no damage."""
 
-import ctypes
 import shutil
 import socket
 import time
@@ -15,7 +14,9 @@ from tapestry_p2p.errors import BAD_CONFIG, FAILURE, TEMPORARY
 
 pytestmark = pytest.mark.integration
 
-CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH, PR_CAPBSET_DROP = 1, 2, 24  # <linux/{capability,prctl}.h>
+# What root may do in spite of a file's mode, CAP_DAC_OVERRIDE (1) and CAP_DAC_READ_SEARCH (2), goes
+# by PR_CAPBSET_DROP (24): refused to who has none to give up.
+READING_GIVEN_UP = "import ctypes; [ctypes.CDLL(None).prctl(24, cap, 0, 0, 0) for cap in (1, 2)]"
 AT_ONCE_S = 10.0  # what needs no trainer is told without one
 
 
@@ -221,18 +222,11 @@ def test_a_second_daemon_on_one_state_directory(home: Path) -> None:
         assert first.wait(20) == 0
 
 
-def give_up_reading_everything() -> None:
-    """What root may do in spite of a file's mode, this process and its children may not."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    for capability in (CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH):
-        libc.prctl(PR_CAPBSET_DROP, capability, 0, 0, 0)  # refused to who has none to give up
-
-
 def test_a_key_that_may_not_be_read(home: Path) -> None:
     key = home / "state" / "key.pem"
     key.chmod(0)
     try:
-        done = tapestry(home, "run", preexec=give_up_reading_everything)
+        done = tapestry(home, "run", first=READING_GIVEN_UP)
     finally:
         key.chmod(0o600)
     assert done.returncode == BAD_CONFIG, done.stderr
