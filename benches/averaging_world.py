@@ -12,6 +12,7 @@ import select
 import subprocess
 import sys
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
@@ -124,7 +125,7 @@ class Wire:
 # ---- what both clusters have in common -----------------------------------------------------------
 
 
-class Cluster:
+class Cluster(ABC):
     """``job.members`` members; use as a context. Subclasses start them in ``_start``."""
 
     name = ""
@@ -152,8 +153,9 @@ class Cluster:
     def __exit__(self, *_: object) -> None:
         self._exit.close()
 
+    @abstractmethod
     def _start(self) -> None:
-        raise NotImplementedError
+        """Start the members: fill ``talkers`` and ``roots``."""
 
     def spawn(
         self, log: str, words: Sequence[str], **environment: str
