@@ -120,12 +120,17 @@ def gain_lines(found: dict[str, Any]) -> list[str]:
     gain, lines = found["gain"], []
     named = {"together": "the shared model", "sovereign": "your sovereign one"}
     if gain["unit"]:
-        told = [_gain_words(words, gain, name) for name, words in named.items() if gain[name]]
-        alone = gain["alone"]
-        beside = (
-            f"; a twin alone {alone['value']:.3g} after {alone['steps']} steps" if alone else ""
-        )
-        lines.append(f"gain       {gain['unit']} on held-out data: {', '.join(told)}{beside}")
+        told = [f"{what} {gain[name]['value']:.3g}" for name, what in named.items() if gain[name]]
+        if told:
+            lines.append(f"gain       {gain['unit']} on held-out data: {', '.join(told)}")
+        if alone := gain["alone"]:
+            shares = {what: gain[f"gain_{name}"] for name, what in named.items()}
+            beside = [_than(what, share) for what, share in shares.items() if share is not None]
+            when = "; beside that" if alone["ended"] else "; at that step"
+            then = f"{when} {', '.join(beside)}" if beside else ""
+            lines.append(
+                f"alone      a twin is at {alone['value']:.3g} after {alone['steps']} steps{then}"
+            )
     worst = [row for row in found["languages"] if row["together"] is not None][:3]
     if worst:
         rows = [f"{row['language']} {row['together']:.3g} of {row['members']}" for row in worst]
@@ -133,13 +138,9 @@ def gain_lines(found: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _gain_words(words: str, gain: dict[str, Any], name: str) -> str:
-    share = gain[f"gain_{name}"]
-    told = f"{words} {gain[name]['value']:.3g}"
-    if share is None:
-        return told
-    than = f"{100 * abs(share):.1f} % {'better' if share >= 0 else 'worse'} than alone"
-    return f"{told} ({than} after as many steps)"
+def _than(what: str, share: float) -> str:
+    """How a model compares with the twin that trains alone."""
+    return f"{what} was {100 * abs(share):.1f} % {'better' if share >= 0 else 'worse'}"
 
 
 def peers(*, json: bool = False) -> int:
