@@ -244,6 +244,8 @@ class Fetcher:
                     else:
                         held = self.copies.chunks.get(name)
                         chunk = held or await self._chunk(source, header, index)
+                    if len(chunk) != min(size, header.payload_bytes - index * size):
+                        raise FetchError("content")  # the author named a chunk of another length
                     found.put(index, index * size, chunk)
             except FetchError as error:
                 failed = error

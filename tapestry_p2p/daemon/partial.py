@@ -24,7 +24,11 @@ class Partial:
     got: set[int] = field(default_factory=set)
 
     def put(self, index: int, offset: int, piece: bytes | memoryview) -> None:
-        """A verified piece; one that is there stays: the whole may be in use by now."""
+        """A verified piece; one that is there stays: the whole may be in use by now.
+
+        The pieces together must fill the room, which holds anything until then: the caller knows
+        how long each one is. ValueError if it does not fit.
+        """
         if index in self.got:
             return
         self.room[offset : offset + len(piece)] = np.frombuffer(piece, np.uint8)

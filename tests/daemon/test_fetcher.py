@@ -25,7 +25,7 @@ from tapestry_p2p.gossip.fetch import (
     decode_request,
     encode_response,
 )
-from tapestry_p2p.gossip.merkle import leaf_hash
+from tapestry_p2p.gossip.merkle import chunk_hash, leaf_hash
 from tapestry_p2p.gossip.settings import Settings
 from tapestry_p2p.mix.copy import FRAME_BYTES, PublicCopy
 
@@ -325,6 +325,28 @@ async def test_a_payload_of_equal_chunks() -> None:
     await us.follow(0)
     assert await us.follow(1, HONEST) == author.signed[1].header.root
     assert len(us.sources[HONEST].asked) == 2  # the full chunk once, and the short one
+
+
+@pytest.mark.parametrize("place", [0, 3, -1])
+@in_mock_time
+async def test_a_chunk_named_where_another_length_belongs(place: int) -> None:
+    """Its author signed that: no room is left unfilled, and nothing of ours is given away."""
+    names = [name for name, _ in split(b"".join(map(_page, range(6))) + b"end", CHUNK_BYTES)]
+    other = b"short" if place != -1 else _page(0)  # a full one where the short one belongs
+    names[place] = chunk_hash(other)
+    author = published(chunks=tuple(names), payload_bytes=6 * CHUNK_BYTES + 3)
+    us = Follower(author, honest=Source(holder(author)))
+    us.copies.chunks.put(author.key, {name: _page(n) for n, name in enumerate(names[:6])})
+    us.copies.chunks.put(author.key, {names[place]: other, chunk_hash(b"end"): b"end"})
+    await us.follow(0)
+    before = dict(us.copies.chunks._others)
+    assert await us.fails(1, HONEST) == "content"
+    assert us.copies.chunks._others == before
+    assert us.copy.seq == 0
+
+
+def _page(number: int) -> bytes:
+    return bytes([number]) * CHUNK_BYTES
 
 
 @in_mock_time
