@@ -336,8 +336,8 @@ async def test_a_chunk_named_where_another_length_belongs(place: int) -> None:
     names[place] = chunk_hash(other)
     author = published(chunks=tuple(names), payload_bytes=6 * CHUNK_BYTES + 3)
     us = Follower(author, honest=Source(holder(author)))
-    us.copies.chunks.put(author.key, {name: _page(n) for n, name in enumerate(names[:6])})
-    us.copies.chunks.put(author.key, {names[place]: other, chunk_hash(b"end"): b"end"})
+    us.copies.chunks.put(author.key, {chunk_hash(_page(n)): _page(n) for n in range(6)})
+    us.copies.chunks.put_own(0, {names[place]: other, chunk_hash(b"end"): b"end"}, ring=8)
     await us.follow(0)
     before = dict(us.copies.chunks._others)
     assert await us.fails(1, HONEST) == "content"
