@@ -264,10 +264,7 @@ class Rounds:
         """Do a round with every vector that the trainer hands over; until cancelled."""
         async for trained in trainer.vectors():
             async with self._rounding:
-                while True:
-                    with contextlib.suppress(SilencedError):  # just now: it is kept back
-                        await self._one_round(trainer, trained)
-                        break
+                await self._one_round(trainer, trained)
 
     async def _one_round(self, trainer: Trainer, trained: TrainedVector) -> None:
         """Mix what was trained, publish the difference, hand back the correction."""
@@ -277,17 +274,28 @@ class Rounds:
         if self.tempo.took(record["steps"], record["seconds"]):
             await trainer.pace(self.tempo.steps, trained.life)
         y = await self._in_thread(functools.partial(self._with_pending, trained))
+        self._untold_tokens += record["tokens"]
+        while True:
+            with contextlib.suppress(SilencedError):  # just now: it is kept back
+                await self._finish_round(trainer, trained, loom, y)
+                break
+
+    async def _finish_round(
+        self, trainer: Trainer, trained: TrainedVector, loom: Loom[bytes], y: Vector
+    ) -> None:
+        """Publish or keep back ``y``, what was trained with all that is pending."""
+        record = trained.record
         round_ = record["round"]
         last = round_ == self.pace.last
         if last:  # no later difference would hold it
             await self._may_speak()
             if trained.life != trainer.life:
                 return  # its next life trains this round again
-        self._untold_tokens += record["tokens"]
         if self.voice.is_silent() or not (last or trio.current_time() >= self._room_at):
             loom.x = loom.latest = y  # kept back: the next difference holds it all
             self.kept_back += 1
-            await trainer.correct(record["seq"], self._copies.space.zeros(len(y)), trained.life)
+            nothing = await self._in_thread(functools.partial(self._copies.space.zeros, len(y)))
+            await trainer.correct(record["seq"], nothing, trained.life)
         else:
             await self._publish_round(loom, y, round_, self._untold_tokens)
             self._untold_tokens = 0

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import pytest
 import trio
 import trio.testing
@@ -13,6 +14,7 @@ from tapestry_p2p.daemon import rounds as module
 from tapestry_p2p.daemon.node import Node
 from tapestry_p2p.daemon.store import Store
 from tapestry_p2p.daemon.trainer import TrainedVector, Trainer
+from tapestry_p2p.daemon.voice import SilencedError
 from tapestry_p2p.gossip.fetch import (
     ChunkRequest,
     LeavesRequest,
@@ -120,6 +122,31 @@ async def test_rounds_for_which_the_upload_has_no_room_are_held_by_the_next_one(
         head = node.protocol.head(node.key)
         assert head is not None
         assert head.header.tokens == 3  # one a round, those of the one kept back too
+        node.stop()
+
+
+@in_trio
+async def test_what_is_pending_is_added_once_where_another_life_turns_up_in_between(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told, silent = Told(), False
+    async with trio.open_nursery() as nursery:
+        node = await made(nursery, store)
+        rounds, pending = node.rounds, vector(seed=5)
+
+        async def publish(event: object) -> None:
+            nonlocal silent
+            silent = True
+            raise SilencedError
+
+        monkeypatch.setattr(node.voice, "is_silent", lambda kind=GENESIS: silent)
+        monkeypatch.setattr(node.voice, "publish", publish)
+        rounds._unapplied[7] = pending
+        expected = trained(1, 1).vector + pending
+        await rounds._one_round(cast(Trainer, told), trained(1, 1))
+        assert rounds.loom is not None
+        assert np.array_equal(rounds.loom.latest, expected)
+        assert (rounds.kept_back, rounds._untold_tokens) == (1, 1)
         node.stop()
 
 
