@@ -27,8 +27,9 @@ _PORT = re.compile(r"/tcp/(\d+)")
 def networks(*, names: bool = False, json: bool = False) -> None:
     """List the networks that this machine is a member of, and what each member does.
 
-    Every verb takes --network NAME, before or after its own words; without it the first network is
-    meant. `tapestry --network NAME init` (or join) makes a further one, with a key of its own.
+    Every verb takes --network NAME, before or after its own words (init and verify, which have an
+    option of that name, only before); without it the first network is meant.
+    `tapestry --network NAME init` (or join) makes a further one, with a key of its own.
 
     Example: tapestry networks
 

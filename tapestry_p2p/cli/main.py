@@ -84,6 +84,8 @@ DIRECT: dict[tuple[str, ...], tuple[str, dict[str, Any]]] = {
     ("networks", "--names"): ("instances:networks", {"names": True}),
 }
 
+OWN_NETWORK = ("init", "verify")  # verbs with a --network of their own, which means another thing
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command line (that of the process unless given); the exit status."""
@@ -125,11 +127,12 @@ def fail(message: str, exit_code: int = FAILURE) -> int:
 def _choose_network(words: list[str]) -> list[str]:
     """The words without --network NAME, which says which of several networks is meant.
 
-    It may stand anywhere; after `init` it is an option of that verb: what people call the network.
+    It may stand anywhere; after `init` and `verify` it is an option of that verb: what people call
+    the network, and the id that must be met.
     """
     for place, word in enumerate(words):
         option, equals, name = word.partition("=")
-        if word == "--" or (word == "init" and place == 0):
+        if word == "--" or (word in OWN_NETWORK and place == 0):
             break
         if option == "--network":
             if not equals and place + 1 == len(words):

@@ -106,6 +106,12 @@ def helps() -> dict[str, str]:
     return dict(zip(parts[::2], parts[1::2], strict=True))
 
 
+def test_an_own_option_network_is_left_to_its_verb(helps: dict[str, str]) -> None:
+    """`main` takes --network from all other verbs: theirs would never be heard."""
+    own = {verb for verb, text in helps.items() if re.search(r"^\* `.*--network\b", text, re.M)}
+    assert own == set(cli.OWN_NETWORK)
+
+
 @pytest.fixture(scope="module")
 def world() -> World:
     return World()

@@ -47,6 +47,21 @@ def test_yes_to_what_was_exported(exported: Path, capsys: pytest.CaptureFixture[
     assert judge(exported).differs == pytest.approx(0.01, rel=1e-3)
 
 
+def test_the_network_that_is_named_must_be_the_one(
+    exported: Path, world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """--network is an option of this verb, not the choice among the networks of this machine."""
+    right = world.manifest.network_id.hex()
+    other = "0" if right[0] != "0" else "1"
+    for form in (["--network", right], ["--network", right[:8]], [f"--network={right}"]):
+        assert main(["verify", str(exported), *form]) == 0
+    for wrong in (right[:8] + "x", other, "default"):
+        for form in (["--network", wrong], [f"--network={wrong}"]):
+            assert main(["verify", str(exported), *form]) == 1
+            assert f"it is of network {right}, not of {wrong}" in capsys.readouterr().out
+    assert main(["--network", "default", "verify", str(exported), "--network", other]) == 1
+
+
 def test_yes_to_the_public_copy_itself(world: World, tmp_path: Path) -> None:
     folder = world.export(tmp_path / "copy", copy=True)
     assert not (folder / f.PUBLISHED).exists()
