@@ -234,7 +234,7 @@ class Gain:
         score = self._score(vector)
         self._keep(score, vector, step)
         self._trip.append(score)
-        self._trip_due = step + self._every
+        self._trip_due = step + (self._every or EVERY_STEPS)
         if over or self._given_up(self._trip):
             self._on_trip = False
         self.apart = self.distance(self._program.layout.whole(shown()))
