@@ -135,6 +135,7 @@ class Gain:
         self._trip: list[float] = []  # scores of the sovereign training under way
         self._spent_s = dict.fromkeys(TRACKS, 0.0)
         self._credit_s = 0.0
+        self.rest_s = 0.0  # after `finish`, so that the share holds
         self._compiled = False
         self._trip_due = 0
         self._on_trip = False  # whether the sovereign training is under way
@@ -169,15 +170,14 @@ class Gain:
         self._compiled = True  # by the first judgement, whose time is the start's
         return told
 
-    def finish(
-        self, place: Place, shown: Callable[[], Params]
-    ) -> tuple[dict[str, Any] | None, float]:
-        """As `work`, when the shared training is over: what to tell, and how long to rest (s)."""
+    def finish(self, place: Place, shown: Callable[[], Params]) -> dict[str, Any] | None:
+        """As `work`, when the shared training is over; `rest_s` says how long to rest then."""
         begin = self._clock()
         self._credit_s = max(self._credit_s, 1e-9)
         told = self.work(place, shown)
         self._credit_s = 0.0
-        return told, (self._clock() - begin) * (1 / self.share - 1)
+        self.rest_s = (self._clock() - begin) * (1 / self.share - 1)
+        return told
 
     def unfinished(self, place: Place) -> bool:
         """Whether anything is left to do when the shared training is over."""
@@ -295,12 +295,15 @@ class Gain:
         return score
 
     def _offer(self, track: Track, score: float, vector: Vector, step: int) -> None:
-        if score < track.score or not track.figures:
+        if -math.inf < score < track.score:  # what is not a number is never the best
             track.score, track.best_step = score, step
-            found = self._judge.report(self._program.params(vector))
-            track.figures = {
-                name: float(next(iter(values.values()))) for name, values in found.items() if values
-            }
+            track.figures = self._figures(vector)
+
+    def _figures(self, vector: Vector) -> Figures:
+        """What is told of a checkpoint: the figures of the test part that are finite."""
+        found = self._judge.report(self._program.params(vector))
+        told = {name: float(next(iter(of.values()))) for name, of in found.items() if of}
+        return {name: figure for name, figure in told.items() if math.isfinite(figure)}
 
     def _told(self, name: str, step: int) -> dict[str, Any]:
         track = self.tracks[name]

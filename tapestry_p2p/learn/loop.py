@@ -129,7 +129,7 @@ class Loop:
         self._judge.watch(self._place)
         if self._gain:
             self._gain.earn(busy_s)
-            self._tell(self._gain.work(self._place, self._shown))
+            self._measure(self._gain.work)
 
     def _hand_over(self) -> None:
         params, shelf = self._place.params, self._program.shelf
@@ -173,15 +173,21 @@ class Loop:
 
     def _measure_on(self) -> None:
         assert self._gain is not None
-        told, rest_s = self._gain.finish(self._place, self._shown)
-        self._rest_until = time.monotonic() + rest_s
-        self._tell(told)
-        if self._gain.due():
-            self._save()
+        self._measure(self._gain.finish)
+        if self._gain:
+            self._rest_until = time.monotonic() + self._gain.rest_s
+            if self._gain.due():
+                self._save()
 
-    def _tell(self, record: dict[str, Any] | None) -> None:
-        if record is not None:
-            link.send(self._sock, record)
+    def _measure(self, work: Callable[..., dict[str, Any] | None]) -> None:
+        """What is beside the training may fail, the user's `evaluate` above all, and it goes on."""
+        try:
+            told = work(self._place, self._shown)
+        except Exception:
+            log.exception("the gain is not measured any more, until the next start")
+            self._gain = told = None
+        if told is not None:
+            link.send(self._sock, told)
 
     def _save(self) -> None:
         try:

@@ -1,5 +1,6 @@
 """The measure of the gain: fair to all three, within its share of the time, whole after a crash."""
 
+import math
 from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
@@ -9,15 +10,49 @@ import numpy as np
 import pytest
 from trainer_kit import TINY, Node, text_file
 
+from tapestry_p2p import link
 from tapestry_p2p.learn.gain import EVERY_STEPS, POINTS_MAX, Gain, Track
 from tapestry_p2p.learn.judge import Judge
 from tapestry_p2p.learn.learner import Average, Place, Program
 from tapestry_p2p.learn.load import load
 from tapestry_p2p.learn.task import Data
+from tapestry_p2p.learn.vector import Params
 
 BOTH = {"share": 0.5, "alone": True, "sovereign": True}
 STEPS = 60
 ENOUGH_S = 5.0  # of a shared step: then there is always time for one beside it
+
+FAILS = """
+import jax.numpy as jnp
+import numpy as np
+
+
+class Line:
+    name = "line"
+    judged = 0
+
+    def init(self, key):
+        return {"a": jnp.zeros(3)}
+
+    def loss(self, params, batch, key):
+        x, y = batch
+        return jnp.mean((x @ params["a"] - y) ** 2), {}
+
+    def batches(self, split, seed):
+        def batch(cursor):
+            x = np.random.default_rng([seed, cursor]).normal(size=(8, 3)).astype(np.float32)
+            return x, x @ np.array([1, 2, 3], np.float32)
+
+        return batch
+
+    def evaluate(self, params, split, paths):
+        self.judged += 1
+        return {"loss": 1.0} if self.judged < 3 else {}["loss"]
+
+
+def make_task(options, data):
+    return Line()
+"""
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +104,7 @@ def test_the_twin_takes_the_steps_that_a_member_alone_would_take(
     gain = _gain(program, tmp_path, _still, sovereign=False)
     place, told = _trained(program, gain, STEPS)
     while gain.unfinished(place):
-        record, _ = gain.finish(place, lambda: place.params)
+        record = gain.finish(place, lambda: place.params)
         told += [record] if record else []
     alone = program.fresh(program.genesis)
     for _ in range(STEPS):
@@ -188,6 +223,54 @@ def test_after_a_crash_it_goes_on_as_if_there_was_none(endless: Program, tmp_pat
     again._credit_s = gain._credit_s
     again._spent_s, again._compiled = dict(gain._spent_s), True
     assert rest(again) == rest(gain)
+
+
+class _Numbers(Judge):
+    """A judge two of whose three losses are no numbers, as one of its figures."""
+
+    def __init__(self, program: Program) -> None:
+        super().__init__(None, program)
+        self._calls: Iterator[int] = count()
+
+    def held_out(self, params: Params) -> float:
+        return (math.nan, -math.inf, super().held_out(params))[next(self._calls) % 3]
+
+    def report(self, params: Params) -> dict[str, Any]:
+        return {**super().report(params), "bits_per_char": {"own": math.inf}}
+
+
+def test_what_is_no_number_is_never_the_best_and_never_told(
+    endless: Program, tmp_path: Path
+) -> None:
+    gain = Gain(BOTH, endless, _Numbers(endless), tmp_path, 5, _pace())
+    _, told = _trained(endless, gain, 150, ENOUGH_S)
+    for record in told:
+        link.pack_record(record)  # ValueError if a figure is not finite
+        assert "bits_per_char" not in record["figures"]
+    assert {record["track"] for record in told if record["figures"]} == {*gain.tracks}
+    assert all(math.isfinite(track.score) for track in gain.tracks.values())
+
+
+def test_an_evaluate_that_fails_ends_the_measure_and_not_the_training(
+    make_node: Callable[..., Node], tmp_path: Path
+) -> None:
+    (tmp_path / "fails.py").write_text(FAILS)
+    node = make_node(task=f"{tmp_path / 'fails.py'}:make_task", gain=BOTH)
+    node.expect("hello")
+    node.start(0, 1, 0, node.genesis)
+    node.train(1, 40, 0)
+    for _ in range(100):
+        while (record := node.receive())["t"] == "judged":
+            pass
+        assert record["t"] == "vector", (record, node.log())
+        node.correct(record["seq"], np.zeros_like(node.genesis))
+        if "not measured any more" in node.log():
+            break
+    else:
+        pytest.fail("it never failed")
+    assert "KeyError" in node.log()
+    node.expect("vector")
+    assert node.hang_up() == 0
 
 
 def test_other_data_begins_a_new_measure(endless: Program, tmp_path: Path) -> None:
