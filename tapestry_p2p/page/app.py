@@ -17,7 +17,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp
 
 from tapestry_p2p.errors import NO_DAEMON, NOT_READY, TIMEOUT, TapestryError
 from tapestry_p2p.page.board import VIEWERS_MAX, Board
@@ -26,6 +26,7 @@ from tapestry_p2p.page.daemon import Member
 from tapestry_p2p.page.facts import real
 from tapestry_p2p.page.guard import EVENTS, Guard
 from tapestry_p2p.page.names import clean, readable
+from tapestry_p2p.page.stream import Stream, Write
 
 FILES = {  # path -> (file, type)
     "/": ("index.html", "text/html; charset=utf-8"),
@@ -44,7 +45,6 @@ BROKEN = "\ufffd"  # bytes of a character that is not whole yet
 STATUS = {NO_DAEMON: (503, "no_daemon"), NOT_READY: (503, "not_ready"), TIMEOUT: (504, "slow")}
 
 Answer = ASGIApp  # what a handler hands back: called once, to answer
-Write = Callable[[str], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,33 +213,6 @@ def scores(found: Mapping[str, Any]) -> list[dict[str, Any]]:
     return tables
 
 
-class Stream:
-    """An answer that is written bit by bit; ends when the viewer is gone or nothing is left."""
-
-    def __init__(self, kind: str, produce: Callable[[Write], Awaitable[None]]) -> None:
-        self._kind, self._produce = kind, produce
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer. Whatever `produce` raises is our own bug and ends the connection."""
-        headers = [(b"content-type", self._kind.encode()), (b"x-accel-buffering", b"no")]
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
-
-        async def write(text: str) -> None:
-            await send({"type": "http.response.body", "body": text.encode(), "more_body": True})
-
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(_cancel_when_gone, receive, nursery.cancel_scope)
-            await self._produce(write)
-            await send({"type": "http.response.body", "body": b"", "more_body": False})
-            nursery.cancel_scope.cancel()
-
-
-async def _cancel_when_gone(receive: Receive, scope: trio.CancelScope) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
-    scope.cancel()
-
-
 def problem(status: int, code: str, detail: str = "") -> Response:
     """An error for the page: a code that the catalogue words, and the daemon's own line."""
     return JSONResponse({"error": code, "detail": detail}, status_code=status)
@@ -258,7 +231,7 @@ def make_app(member: Member, board: Board, port: int, key: str, token: str = "")
     routes.append(Route(EVENTS, actions.events, methods=["GET"]))
     doing = ("ticket", "pause", "resume", "invite", "export", "evaluate", "generate")
     routes += [Route(f"/api/{verb}", getattr(actions, verb), methods=["POST"]) for verb in doing]
-    programs = Completions(member, actions.writing, Stream)
+    programs = Completions(member, actions.writing)
     routes.append(Route("/v1/completions", programs.complete, methods=["POST"]))
     routes += [Route(path, programs.models) for path in ("/v1/models", "/v1/models/{name}")]
     app = Starlette(routes=routes, exception_handlers={TapestryError: _failed})

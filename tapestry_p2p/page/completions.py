@@ -8,7 +8,7 @@ over. Who may ask is guard.py's affair; the token opens these paths and no other
 import json
 import secrets
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +20,7 @@ from starlette.responses import JSONResponse, Response
 from tapestry_p2p.errors import NO_DAEMON, NOT_READY, TIMEOUT, TapestryError
 from tapestry_p2p.page.daemon import Member
 from tapestry_p2p.page.names import clean
+from tapestry_p2p.page.stream import Stream, Write, cancel_when_gone
 
 MODELS = ("shared", "sovereign")
 PIECE_BYTES = 24
@@ -27,6 +28,7 @@ MAX_TOKENS, MAX_TOKENS_GIVEN = 4096, 16  # the second: where none is given, as O
 PROMPTS_MAX, STOPS_MAX, STOP_CHARS_MAX, WAITING_MAX = 8, 4, 64, 8
 SEED_STEP = 1_000_003  # between the seeds of two pieces, so that one seed gives one text
 BROKEN = "\ufffd"  # bytes of a character that is not whole yet
+GONE = 499  # never sent: whoever asked has hung up
 STATUS = {NO_DAEMON: 503, NOT_READY: 503, TIMEOUT: 504}
 # what OpenAI knows and these models do not, and the values that change nothing
 NEUTRAL: dict[str, tuple[Any, ...]] = {
@@ -38,8 +40,6 @@ KNOWN = {
     "model", "prompt", "max_tokens", "temperature", "seed", "stop", "stream", "stream_options",
     "user", *NEUTRAL,
 }  # fmt: skip
-
-Write = Callable[[str], Awaitable[None]]
 
 
 class BadRequestError(Exception):
@@ -168,10 +168,8 @@ def _flag(given: Mapping[str, Any], name: str) -> bool:
 class Completions:
     """Answers programs. ``writing``: the lock of the one trainer, shared with the try-it box."""
 
-    def __init__(
-        self, member: Member, writing: trio.Lock, stream: Callable[..., Response | Any]
-    ) -> None:
-        self._member, self._writing, self._stream = member, writing, stream
+    def __init__(self, member: Member, writing: trio.Lock) -> None:
+        self._member, self._writing = member, writing
         self._began = int(time.time())
 
     async def models(self, request: Request) -> Response:
@@ -202,8 +200,13 @@ class Completions:
         if self._writing.statistics().tasks_waiting >= WAITING_MAX:
             return error(429, "too many programs wait already; ask later", code="busy")
         if wish.stream:
-            return self._stream("text/event-stream", lambda write: self._events(wish, write))
-        return await self._whole(wish)
+            return Stream("text/event-stream", lambda write: self._events(wish, write))
+        answer = Response(status_code=GONE)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(cancel_when_gone, request.receive, nursery.cancel_scope)
+            answer = await self._whole(wish)
+            nursery.cancel_scope.cancel()
+        return answer
 
     async def _whole(self, wish: Wish) -> Response:
         about, count, choices = _about(wish), Count(), []

@@ -191,9 +191,10 @@ def ask(
     headers: list[tuple[str, str]],
     body: bytes | list[bytes] = b"",
     enough: Callable[[bytes], bool] | None = None,
+    gone: trio.Event | None = None,
 ) -> Answer:
-    """One request to its end; the client hangs up when ``enough(body so far)``."""
-    return trio.run(ask_async, app, method, path, headers, body, enough)
+    """One request to its end; the client hangs up when ``enough(body so far)``, or ``gone``."""
+    return trio.run(ask_async, app, method, path, headers, body, enough, gone)
 
 
 async def ask_async(
@@ -203,11 +204,12 @@ async def ask_async(
     headers: list[tuple[str, str]],
     body: bytes | list[bytes] = b"",
     enough: Callable[[bytes], bool] | None = None,
+    gone: trio.Event | None = None,
 ) -> Answer:
     """See `ask`."""
     parts = [body] if isinstance(body, bytes) else list(body)
     found = Answer(0, {}, b"")
-    gone = trio.Event()
+    gone = trio.Event() if gone is None else gone
 
     async def receive() -> Message:
         if parts:

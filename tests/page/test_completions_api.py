@@ -6,13 +6,14 @@ from typing import Any
 
 import pytest
 import trio
+import trio.testing
 from page_kit import HOST, KEY, ORIGIN, PORT, TOKEN, Answer, FakeMember, ask, ask_async, good, page
 from starlette.types import ASGIApp
 
 from tapestry_p2p.errors import NOT_READY, TapestryError
 from tapestry_p2p.page.app import make_app
 from tapestry_p2p.page.board import Board
-from tapestry_p2p.page.completions import MAX_TOKENS, PIECE_BYTES, WAITING_MAX
+from tapestry_p2p.page.completions import GONE, MAX_TOKENS, PIECE_BYTES, WAITING_MAX
 from tapestry_p2p.page.guard import BODY_BYTES_MAX
 
 
@@ -271,12 +272,49 @@ def test_programs_wait_for_one_another_but_not_in_endless_rows() -> None:
     assert found.count(200) == WAITING_MAX + 1
 
 
-def test_whoever_hangs_up_leaves_the_trainer_free() -> None:
-    app, _ = page(FakeMember(text="ab"))
-    body = json.dumps({"prompt": "a", "stream": True, "max_tokens": MAX_TOKENS}).encode()
-    gone = ask(app, "POST", "/v1/completions", program(), body, enough=lambda said: bool(said))
-    assert gone.status == 200
+@pytest.mark.parametrize("stream", [False, True])
+def test_whoever_hangs_up_leaves_the_trainer_free(stream: bool) -> None:
+    gone = trio.Event()
+
+    class Watched(FakeMember):
+        async def ask_trainer(self, request: dict[str, Any]) -> dict[str, Any]:
+            if len(self.asked) == 3:
+                gone.set()
+            await trio.lowlevel.checkpoint()
+            return await super().ask_trainer(request)
+
+    member = Watched(text="ab")
+    app, _ = page(member)
+    body = json.dumps({"prompt": "a", "stream": stream, "max_tokens": MAX_TOKENS}).encode()
+    answer = ask(app, "POST", "/v1/completions", program(), body, gone=gone)
+    assert answer.status == (200 if stream else GONE)
+    assert 3 <= len(member.asked) < 8 < MAX_TOKENS // PIECE_BYTES
     assert complete(app).status == 200
+
+
+def test_whoever_hangs_up_while_it_waits_is_never_served() -> None:
+    """Its turn would come when nobody is there any more."""
+    member, gone = FakeMember(), trio.Event()
+    app, _ = page(member)
+    body = json.dumps({"prompt": "mine"}).encode()
+
+    async def both() -> None:
+        async with trio.open_nursery() as nursery:
+            member.ask_trainer = slow  # type: ignore[method-assign]
+            for _ in range(2):
+                nursery.start_soon(
+                    ask_async, app, "POST", "/v1/completions", program(), body, None, gone
+                )
+            await trio.testing.wait_all_tasks_blocked()
+            gone.set()
+
+    async def slow(request: dict[str, Any]) -> dict[str, Any]:
+        member.asked.append(request)
+        await trio.sleep_forever()
+        raise AssertionError
+
+    trio.run(both)
+    assert len(member.asked) == 1
 
 
 def test_a_plain_client_of_the_standard_library_is_understood() -> None:
