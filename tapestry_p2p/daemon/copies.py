@@ -197,8 +197,10 @@ class Copies:
         if held is not None:
             self._snapshots.move_to_end(request.root)
             return held
+        if not isinstance(request, LeavesRequest):
+            return None
         copy = self._standing(request.author, request.root)
-        if copy is None or not isinstance(request, LeavesRequest):
+        if copy is None:
             return None
         if request.author == self._own_key and self._own_pins() < OWN_PINS_MAX:
             return self._pin(request.root, copy, own=True)
@@ -207,6 +209,12 @@ class Copies:
         while len(self._snapshots) > SNAPSHOTS_MAX:
             self._snapshots.popitem(last=False)
         return held
+
+    def must_freeze(self, request: LeavesRequest) -> bool:
+        """Whether the answer takes a snapshot that is not held yet: a copy and a digest of all."""
+        if request.root in self._pins or request.root in self._snapshots:
+            return False
+        return self._standing(request.author, request.root) is not None
 
     def _standing(self, author: bytes, root: bytes) -> PublicCopy | None:
         """The author's copy, if it stands where that is its root; a seq would say no more."""

@@ -17,8 +17,8 @@ from random import Random
 
 import trio
 
-from tapestry_p2p.bulk import MAPPED_FROM
 from tapestry_p2p.daemon.address import Address, parse_address
+from tapestry_p2p.daemon.answers import Answers
 from tapestry_p2p.daemon.audit import AuditLog, left_by
 from tapestry_p2p.daemon.awake import Awake
 from tapestry_p2p.daemon.copies import Copies, Followed, copy_root, split
@@ -39,16 +39,6 @@ from tapestry_p2p.daemon.voice import SilencedError
 from tapestry_p2p.errors import REFUSED, TapestryError
 from tapestry_p2p.gossip import effects as ef
 from tapestry_p2p.gossip import events as ev
-from tapestry_p2p.gossip.canonical import Malformed
-from tapestry_p2p.gossip.fetch import (
-    ChunkRequest,
-    FetchResponse,
-    FrameRequest,
-    LeavesRequest,
-    MoreLeavesRequest,
-    decode_request,
-    encode_response,
-)
 from tapestry_p2p.gossip.header import DIFFERENCE, PROFILE, SignedHeader, decode_signed
 from tapestry_p2p.gossip.identity import Identity, peer_id_of, public_key_of
 from tapestry_p2p.gossip.profile import Profile, encode_profile
@@ -111,8 +101,7 @@ class Node:
         self.started_at = 0.0
         self.disk, self.audit = Disk(store.directory), AuditLog(store.directory)
         self.pauses = Pauses(store.directory / "paused")
-        self.entries_published = self.payload_bytes = 0
-        self.entry_bytes = 0  # own headers and payloads of differences
+        self.entries_published = self.payload_bytes = self.entry_bytes = 0  # of own entries
         self._recovered = recovered
         self._random = random
         self.protocol = self._make_protocol(recovered)
@@ -154,9 +143,13 @@ class Node:
         )
         self.rounds.uplink_s = lambda size: paces.upload.share_s(size, len(self.protocol.greeted()))
         self.voice = self.rounds.voice
+        self.answers = self._make_answers()
         self.trainer = make_trainer(self) if make_trainer else None
 
-    # -- life
+    def _make_answers(self) -> Answers:
+        parameters, mixing = self.manifest.schema.parameters, self.fetcher.mixing
+        speaking, traffic = self.rounds.speaking, self.transport.traffic
+        return Answers(self.copies, self.key, parameters, mixing, speaking, traffic)
 
     def _make_saver(self) -> CopySaver:
         mixing, known = self.fetcher.mixing, self._keep_known
@@ -211,6 +204,8 @@ class Node:
             mute=recovered.seq >= 0 or recovered.rolled_back,
             leaving=self.options.leaving,
         )
+
+    # -- life
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Listen, gossip, train, mix; until ``stop``. Raises TapestryError for the operator."""
@@ -347,22 +342,7 @@ class Node:
 
     async def serve(self, peer: bytes, request: bytes) -> tuple[bytes, bytes]:
         """Answer a fetch request."""
-        try:
-            asked = decode_request(request)
-        except Malformed:
-            return encode_response(FetchResponse("refused")), b""
-        if isinstance(asked, LeavesRequest) and self.manifest.schema.parameters >= MAPPED_FROM:
-            async with (
-                self.fetcher.mixing
-            ):  # the copy is frozen: seconds, in which it must not move
-                response, body = await trio.to_thread.run_sync(self.copies.answer, asked)
-        else:
-            response, body = self.copies.answer(asked)
-        if isinstance(asked, ChunkRequest):
-            self.transport.traffic.useful_sent += len(body)
-        elif isinstance(asked, FrameRequest | LeavesRequest | MoreLeavesRequest):
-            self.transport.traffic.keyframe_sent += len(body)
-        return encode_response(response), body
+        return await self.answers.give(request)
 
     # -- events and effects
 
@@ -450,6 +430,7 @@ class Node:
         entries = [left_by(entry.signed, entry.payload) for entry in self._recovered.entries]
         async with self._auditing:
             await self.disk.write(functools.partial(self.audit.catch_up, entries, time.time()))
+        self._recovered.entries = []  # views of the log as it was: it could never be given back
 
     async def _persist(self, effect: ef.Persist) -> None:
         assert self._nursery is not None
@@ -564,6 +545,7 @@ class Node:
     def _forget(self, author: bytes) -> None:
         self.copies.followed.pop(author, None)
         self.copies.chunks.forget(author)
+        self.fetcher.partials.forget(author)
         if self.rounds.loom is not None:
             self.rounds.loom.forget(author)
         with contextlib.suppress(OSError):  # a refusing disk keeps it, and the next start drops it
