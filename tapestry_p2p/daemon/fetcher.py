@@ -103,7 +103,10 @@ class Fetcher:
         async with self.mixing:
             if self.copies.followed.get(author) is not followed or followed.seq != header.seq - 1:
                 raise FetchError("missing")  # let go or replaced meanwhile; the newer job decides
-            await self._advance(author, followed, header, payload)
+            with trio.CancelScope(shield=True):  # never half way, and never without its root
+                await self._advance(author, followed, header, payload)
+            if self.copies.followed.get(author) is not followed:
+                raise FetchError("missing")  # let go meanwhile
             if followed.root != header.root:
                 del self.copies.followed[author]
                 raise FetchError("root")
@@ -168,7 +171,7 @@ class Fetcher:
         """The copy with that root, float32[d] to keep; frames that came are asked for once."""
         failed = FetchError("unreachable")
         name = purpose + author + root  # never one vector for two owners
-        found = self.partials.of(name, 4 * self.parameters)
+        found = self.partials.of(author, name, 4 * self.parameters)
         for source in sources:
             try:
                 await self._frames(source, LeavesRequest(author, seq, root), found)
@@ -204,8 +207,8 @@ class Fetcher:
             log.warning("the start of %s: %s", author.hex()[:8], error)
             raise FetchError("content") from error
         vectors = [await self.referenced(reference, sources) for reference in references]
-        copy = PublicCopy(coordinate_median(vectors))
-        root = copy_root(copy)
+        copy = await self._in_thread(lambda: self.copies.copy(coordinate_median(vectors)))
+        root = await self._in_thread(partial(copy_root, copy))
         if root != header.root:
             raise FetchError("root")
         async with self.mixing:
@@ -232,7 +235,8 @@ class Fetcher:
     async def _payload(self, header: Header, sources: Sequence[bytes]) -> memoryview:
         """The entry's payload; chunks that came are asked for once, and are passed on from it."""
         failed = FetchError("unreachable")
-        size, found = self.chunk_bytes, self.partials.of(header.hash, header.payload_bytes)
+        size = self.chunk_bytes
+        found = self.partials.of(header.author, header.hash, header.payload_bytes)
         for source in sources:
             try:
                 for index, name in enumerate(header.chunks):

@@ -20,6 +20,7 @@ KEPT_MAX = 4  # more: less is asked for twice; each takes its whole size
 class Partial:
     """Room for all of it, and the numbers of the pieces that are in it."""
 
+    owner: bytes  # the author whose payload or copy it is
     room: NDArray[np.uint8]
     got: set[int] = field(default_factory=set)
 
@@ -52,12 +53,12 @@ class Partials:
         self._space = space
         self._kept: OrderedDict[bytes, Partial] = OrderedDict()
 
-    def of(self, name: bytes, size: int) -> Partial:
-        """What there is of it, in bytes."""
+    def of(self, owner: bytes, name: bytes, size: int) -> Partial:
+        """What there is of it; ``size`` in bytes."""
         found = self._kept.get(name)
         if found is None or len(found.room) != size:
             room = self._space.empty(-(-size // 4)).view(np.uint8)[:size]
-            found = self._kept[name] = Partial(room)
+            found = self._kept[name] = Partial(owner, room)
         self._kept.move_to_end(name)
         while len(self._kept) > KEPT_MAX:
             self._kept.popitem(last=False)
@@ -66,3 +67,9 @@ class Partials:
     def done(self, name: bytes) -> None:
         """It is whole, and the caller's now."""
         self._kept.pop(name, None)
+
+    def forget(self, owner: bytes) -> None:
+        """Nobody waits for anything of that author any more."""
+        gone = [name for name, found in self._kept.items() if found.owner == owner]
+        for name in gone:
+            del self._kept[name]

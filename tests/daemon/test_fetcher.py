@@ -388,6 +388,53 @@ async def test_an_entry_that_does_not_follow_the_copy() -> None:
 
 
 @in_mock_time
+async def test_an_order_taken_back_leaves_no_copy_without_its_root(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    author = published()
+    us = Follower(author, honest=Source(holder(author)))
+    await us.follow(0)
+    with trio.CancelScope() as order:
+        advance = PublicCopy.advance
+
+        def taken_back(copy: PublicCopy, *args: Any) -> None:
+            trio.from_thread.run_sync(order.cancel)
+            advance(copy, *args)
+
+        monkeypatch.setattr(PublicCopy, "advance", taken_back)
+        monkeypatch.setattr(fetcher, "THREAD_ABOVE", 0)
+        await us.follow(1, HONEST)
+    assert (us.copy.seq, us.copy.root) == (1, author.signed[1].header.root)
+
+
+@in_mock_time
+async def test_a_copy_let_go_while_it_moves_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    author = published(root=bytes(32))
+    us = Follower(author, honest=Source(holder(author)))
+    await us.follow(0)
+
+    def let_go(copy: PublicCopy) -> bytes:
+        us.copies.followed.clear()
+        return copy_root(copy)
+
+    monkeypatch.setattr(fetcher, "copy_root", let_go)
+    assert await us.fails(1, HONEST) == "missing"
+
+
+@in_mock_time
+async def test_what_came_for_an_author_that_is_gone_is_dropped() -> None:
+    author = published()
+    us = Follower(author, honest=Source(holder(author), breaks_after(3)))
+    await us.follow(0)
+    assert await us.fails(1, HONEST) == "unreachable"
+    assert us.fetcher.partials._kept
+    us.fetcher.partials.forget(OTHER)
+    assert us.fetcher.partials._kept
+    us.fetcher.partials.forget(author.key)
+    assert not us.fetcher.partials._kept
+
+
+@in_mock_time
 async def test_no_copy_begins_before_the_first_vector_is_known() -> None:
     author = published()
     us = Follower(author)
