@@ -19,6 +19,7 @@ from msgspec import UnsetType
 from tapestry_p2p.daemon.address import Address
 from tapestry_p2p.daemon.base import LEAVES, MODE, base_path, is_held, pieces_of, root_of
 from tapestry_p2p.daemon.files import sync_directory, write_file
+from tapestry_p2p.daemon.groups import run_unwrapped
 from tapestry_p2p.daemon.manifest import Base, Manifest
 from tapestry_p2p.daemon.paths import Paths
 from tapestry_p2p.daemon.patience import Patience
@@ -136,7 +137,7 @@ def fetch_base(
                 FAILURE,
             )
         draft = Draft(path, base)
-        why = trio.run(_fetch, draft, base, network, addresses, progress)
+        why = run_unwrapped(_fetch, draft, base, network, addresses, progress)
         if draft.held < draft.count or why:
             raise TapestryError(
                 f"no member gave the base weights: {why or 'no address is known'}; try again later"
@@ -176,6 +177,9 @@ async def _fetch(
                     break
                 except _NoPieceError as error:
                     why = f"{address.peer_id} {error}"
+                except OSError as error:  # before the nursery makes a group of it
+                    words = f"{draft.path} cannot be written: {error.strerror}"
+                    raise TapestryError(words, FAILURE) from error
             if not why:
                 break
         nursery.cancel_scope.cancel()

@@ -1,5 +1,6 @@
 """Base weights: named by digest, fetched in verified pieces, whole only when all are verified."""
 
+import errno
 import hashlib
 import json
 from collections.abc import Callable
@@ -241,6 +242,30 @@ def test_liars_are_passed_over_and_what_was_verified_is_kept(
     assert asked == [1, 2]
     again.finish()
     assert again.path.read_bytes() == CONTENT
+
+
+def test_a_disk_that_fills_up_is_told_in_one_line(
+    file: Path, base: Base, paths: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(draft: Draft, piece: bytes) -> bool:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Draft, "add", full)
+    peer, target = Peer(1, _serving(Held(file, base).answer)), base_path(paths, base)  # type: ignore[arg-type]
+
+    async def main() -> None:
+        async with trio.open_nursery() as nursery:
+            await peer.transport.listen([LOOPBACK])
+            await nursery.start(peer.transport.serve)
+            address = Address("ip4", "127.0.0.1", peer.address.port, key(1).peer_id)
+            with pytest.raises(TapestryError, match="cannot be written: No space left") as caught:
+                await trio.to_thread.run_sync(
+                    fetch_base, base, NETWORK, [address], target, lambda held, count: None
+                )
+            assert caught.value.exit_code == FAILURE
+            nursery.cancel_scope.cancel()
+
+    trio.run(main)
 
 
 def test_a_part_that_the_disk_spoilt_is_asked_for_again(
