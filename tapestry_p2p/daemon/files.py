@@ -55,17 +55,19 @@ def unseal(data: bytes) -> tuple[int, bytes]:
 
 def unseal_file(path: Path) -> tuple[int, memoryview]:
     """The same of a file; the body is a view of it, not in memory. OSError."""
-    return unseal_part(path, 0, path.stat().st_size)
-
-
-def unseal_part(path: Path, start: int, length: int) -> tuple[int, memoryview]:
-    """The same of a part of a file. It is read before it is mapped: a bad disk is an OSError."""
-    head, end = b"", start + length
     with path.open("rb") as file:
-        head = os.pread(file.fileno(), min(length, _HEAD_BYTES), start)
-        body = bulk.read(file.fileno(), start + _HEAD_BYTES, max(0, length - _HEAD_BYTES))
-        number = _check(head, body)
-        return number, bulk.mapped(file.fileno())[start + _HEAD_BYTES : end]
+        data = bulk.mapped(file.fileno())
+        return unseal_part(file.fileno(), data, 0, len(data))
+
+
+def unseal_part(fd: int, data: memoryview, start: int, length: int) -> tuple[int, memoryview]:
+    """The same of a part of a file that is mapped as ``data``. OSError.
+
+    It is read before the map is looked at: a bad disk is an error then, and no SIGBUS.
+    """
+    head = os.pread(fd, min(length, _HEAD_BYTES), start)
+    body = bulk.read(fd, start + _HEAD_BYTES, max(0, length - _HEAD_BYTES))
+    return _check(head, body), data[start + _HEAD_BYTES : start + length]
 
 
 def _check(head: bytes, body: Iterable[Piece]) -> int:

@@ -9,6 +9,7 @@ reported by ``OwnState.rolled_back``, and the node then asks its peers for its o
 
 import contextlib
 import fcntl
+import logging
 import os
 import re
 import struct
@@ -37,6 +38,8 @@ from tapestry_p2p.daemon.upgrade import bring_up, need_readable
 from tapestry_p2p.daemon.vectors import VectorSpace
 from tapestry_p2p.errors import TEMPORARY, TapestryError
 from tapestry_p2p.mix.codec import Vector
+
+log = logging.getLogger("tapestry.store")
 
 _COMPACT = 4  # the log is rewritten when it holds so many times the ring
 _COPY = re.compile(r"[0-9a-f]{64}")  # an author's key; whatever else lies there is not ours
@@ -235,11 +238,15 @@ class Store:
         self._logged += 1
 
     def last_payload(self, payload: Piece) -> Piece:
-        """That of the entry appended last; a large one as a view of the log."""
+        """That of the entry appended last; a large one as a view of the log, if it can be had."""
         if len(payload) < _LARGE or self._end is None:
             return payload
-        with self._log_path.open("rb") as file:
-            return bulk.mapped(file.fileno())[self._end - len(payload) : self._end]
+        try:
+            with self._log_path.open("rb") as file:
+                return bulk.mapped(file.fileno())[self._end - len(payload) : self._end]
+        except OSError as error:
+            log.warning("%s: %s; an entry stays in memory", self._log_path, error.strerror)
+            return payload
 
     def _rewrite(self, entries: list[LoggedEntry]) -> None:
         records = [_record(entry) for entry in entries]
@@ -334,8 +341,9 @@ def _records(path: Path) -> Log:
     """Read a log. A record cut short at the very end is none; any other wrong byte is damage."""
     log = Log([])
     try:
-        size = path.stat().st_size
-        with path.open("rb") as file:
+        with path.open("rb") as file:  # a running node may put another in its place meanwhile
+            data = bulk.mapped(file.fileno())
+            size = len(data)
             while log.end + _FRAME.size <= size:
                 frame = os.pread(file.fileno(), _FRAME.size, log.end)
                 length, check = _FRAME.unpack(frame)
@@ -346,7 +354,7 @@ def _records(path: Path) -> Log:
                 if start + length > size:
                     break
                 try:
-                    log.entries.append(_entry(unseal_part(path, start, length)[1]))
+                    log.entries.append(_entry(unseal_part(file.fileno(), data, start, length)[1]))
                 except DamagedError:
                     log.damaged = True  # later entries were signed all the same
                 log.end = start + length
