@@ -13,6 +13,7 @@ import mmap
 import os
 import struct
 import tempfile
+import threading
 import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -39,6 +40,7 @@ class Shelf:
     def __init__(self, folder: Path, mapped_from: int = MAPPED_FROM) -> None:
         self._folder, self._mapped_from = folder, mapped_from
         self._maps: weakref.WeakSet[mmap.mmap] = weakref.WeakSet()
+        self._changing = threading.Lock()  # several threads make and settle vectors
 
     def empty(self, d: int) -> NDArray[np.float32]:
         """float32[d] with anything in it. Where the disk has no room it is in memory after all."""
@@ -63,7 +65,9 @@ class Shelf:
 
     def settle(self) -> None:
         """The pages of all mapped vectors may leave this process; what they hold is kept."""
-        for held in list(self._maps):
+        with self._changing:
+            maps = list(self._maps)
+        for held in maps:
             held.madvise(mmap.MADV_DONTNEED)
 
     def made(self, step: Callable[..., Any], *vectors: NDArray[np.float32]) -> Any:
@@ -81,7 +85,8 @@ class Shelf:
         with tempfile.TemporaryFile(dir=self._folder, prefix="vector-") as file:
             os.posix_fallocate(file.fileno(), 0, size)  # a full disk must refuse now, not kill us
             found = mmap.mmap(file.fileno(), size)
-        self._maps.add(found)
+        with self._changing:
+            self._maps.add(found)
         return found
 
 

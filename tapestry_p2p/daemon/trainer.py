@@ -415,10 +415,18 @@ class Trainer:
         self._added = trio.Event()
 
     async def _put(self, record: dict[str, Any], vector: Vector, direction: str = link.IN) -> None:
-        if self._shared is not None:
-            give = functools.partial(self._shared.write, direction, record["seq"], vector)
+        shared = self._shared
+        if shared is None:
+            return
+        give = functools.partial(shared.write, direction, record["seq"], vector)
+        try:
             digest = await self._in_thread(give)
-            self.space.settle()
+        except ValueError:  # a closed map: that life has ended
+            if shared is self._shared:
+                raise
+            return
+        self.space.settle()
+        if shared is self._shared:  # else the next life knows nothing of it
             await self._order({**record, "digest": digest})
 
     async def _take(self, shared: link.SharedVectors, seq: int, digest: str) -> Vector:
