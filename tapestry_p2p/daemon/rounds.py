@@ -165,10 +165,11 @@ class Rounds:
         joiner = Joiner(self._protocol, copies, self._fetcher, self.greeted)
         start = await joiner.find(trainer.weigh)
         if start is not None:
+            take = functools.partial(copies.space.copy, start.copy.vector)
+            self._recovered_x = await self._in_thread(take)
             self.adopted = start.authors
             self.voice.adoption = start.payload
             copies.own = Followed(-1, start.copy, start.root)
-            self._recovered_x = copies.space.copy(start.copy.vector)
             chunks = split(start.payload, self.manifest.limits.chunk_bytes_max)
             copies.chunks.put_own(0, dict(chunks), self.manifest.streams.ring)
 
@@ -246,9 +247,11 @@ class Rounds:
                 self._store.save_own, own.seq, self.round, vector, vector, True
             )
             await self._disk.write(save)
-            own = Followed(own.seq, self._copies.copy(vector), b"")
+            copy = await self._in_thread(functools.partial(self._copies.copy, vector))
+            own = Followed(own.seq, copy, b"")
+            loom = await self._in_thread(functools.partial(self._woven, vector, own))
             self._copies.own = own
-            self._weave(self._woven(vector, own))
+            self._weave(loom)
             if trainer is not None:
                 trainer.renew()
             self.voice.reverted = True

@@ -13,6 +13,7 @@ import trio
 
 from tapestry_p2p.daemon.copies import Copies, Followed
 from tapestry_p2p.daemon.disk import Disk
+from tapestry_p2p.daemon.fetcher import THREAD_ABOVE
 from tapestry_p2p.daemon.store import FollowedCopy, Store
 from tapestry_p2p.gossip.protocol import Protocol
 
@@ -62,5 +63,7 @@ class CopySaver:
                 return None
             if self._saved.get(author) == (held, held.seq):
                 return None
-            vector = self.copies.space.copy(held.copy.vector)
+            take = functools.partial(self.copies.space.copy, held.copy.vector)
+            big = len(held.copy) >= THREAD_ABOVE
+            vector = await trio.to_thread.run_sync(take) if big else take()
             return held, FollowedCopy(author, held.seq, head.encode(), vector)
