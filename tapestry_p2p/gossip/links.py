@@ -39,6 +39,7 @@ class Link:
     digest_at: float = 0.0  # when ours is due
     heads: dict[bytes, int] = field(default_factory=dict)  # author -> seq of newest header
     copies: dict[bytes, int] = field(default_factory=dict)  # author -> seq of its copy
+    said: dict[bytes, int] = field(default_factory=dict)  # of copies, where more was read into it
     relays: dict[bytes, float] = field(default_factory=dict)  # author -> until when we show it on
     dialling_since: float | None = None
     attempts: int = 0
@@ -62,14 +63,21 @@ class Link:
         kept = list(rows)[:authors_max]
         self.heads = {row.author: row.head - 1 for row in kept}
         self.copies = {row.author: row.copy - 1 for row in kept}
+        self.said = {}
 
     def shows(self, author: bytes, seq: int) -> bool:
         """The peer showed a header: if it keeps that author's copy, it should hold the entry."""
         if self.peer == author or not 0 <= self.copies.get(author, -1) < seq:
             return False
         self.heads[author] = max(seq, self.heads.get(author, -1))
+        self.said.setdefault(author, self.copies[author])
         self.copies[author] = seq
         return True
+
+    def withdraw(self, author: bytes, seq: int) -> None:
+        """The entry at ``seq`` is not there: what was read into a header shown is taken back."""
+        if self.copies.get(author, -1) >= seq > self.said.get(author, seq):
+            self.copies[author] = self.said.pop(author)
 
 
 class Links:
@@ -146,7 +154,7 @@ class Links:
             return
         short = not link.greeted or at - link.connected_at < SHORT_S
         link.connected, link.greeted = False, False
-        link.heads, link.copies, link.relays = {}, {}, {}
+        link.heads, link.copies, link.said, link.relays = {}, {}, {}, {}
         link.attempts = link.attempts + 1 if short else 0
         link.dial_at = at + self._turn(peer) + self._backoff(link)
 

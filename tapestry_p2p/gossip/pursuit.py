@@ -122,10 +122,17 @@ class Pursuit:
         stream = self._state.streams.get(event.author)
         if stream is None or not stream.followed:
             return
+        if event.reason == "missing":
+            self._withdraw(event.author, event.seq)
         current = stream.job is not None and stream.job.seq == event.seq
         if current or event.reason in ("root", "content"):
             self._fail(stream, event.reason)
             self._state.touched.add(event.author)
+
+    def _withdraw(self, author: bytes, seq: int) -> None:
+        """Nobody asked has the entry: who showed its header does not keep it yet."""
+        for link in self._state.links.greeted():
+            link.withdraw(author, seq)
 
     def give_up_late_jobs(self) -> None:
         """A job the shell never answered counts as failed."""

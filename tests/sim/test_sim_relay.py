@@ -5,22 +5,26 @@ holder and checked as ever.
 """
 
 from dataclasses import replace
+from functools import partial
 
 import pytest
 
 from tapestry_p2p.gossip.exchange import RELAY_DIGESTS
+from tapestry_p2p.sim import fetching
 from tapestry_p2p.sim.cluster import DIGEST_EVERY_S, Cluster, Plan
 from tapestry_p2p.sim.member import Member
-from tapestry_p2p.sim.network import Weather
+from tapestry_p2p.sim.network import Reply, Weather
 from tapestry_p2p.sim.rounds import Pace
 
 HEARD_S = 40.0  # two digests and a bit: then everybody knows who needs what
 
 
-def _apart(members: int, weather: Weather | None = None, ring: int = 16) -> Cluster:
+def _apart(
+    members: int, weather: Weather | None = None, ring: int = 16, round_s: float = 1.0
+) -> Cluster:
     """Members 1 and 2 never reach each other; the others reach both."""
     plan = Plan(
-        seed=71, honest=members, d=16, ring=ring, pace=Pace(round_s=1.0),
+        seed=71, honest=members, d=16, ring=ring, pace=Pace(round_s=round_s),
         weather=weather or Weather(),
     )  # fmt: skip
     cluster = Cluster(plan)
@@ -87,6 +91,27 @@ def test_frames_lost_on_the_way_only_delay() -> None:
     cluster.run(40.0)
     assert cluster.differing_copies() == []
     assert cluster.blamed() == 0
+
+
+def test_a_header_shown_while_its_payload_still_comes_is_no_claim_to_hold_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The mutual peer reads for 12 s, and its digest shows the header meanwhile."""
+    monkeypatch.setattr(fetching, "ANSWER_S", 60.0)
+    cluster = _apart(3, round_s=20.0)
+    mutual, ask = cluster.members[0].key, cluster.network.ask
+
+    def slow(source: bytes, target: bytes, request: bytes, reply: Reply) -> None:
+        late = partial(cluster.world.after, 12.0, reply)
+        ask(source, target, request, late if source == mutual else reply)
+
+    monkeypatch.setattr(cluster.network, "ask", slow)
+    cluster.run(400.0)
+    assert cluster.verdicts()["ignore"]["fetch_missing"] > 10
+    assert cluster.world.counts["keyframe"] == 0
+    cluster.hush()
+    cluster.run(40.0)
+    assert cluster.differing_copies() == []
 
 
 def test_once_they_reach_each_other_nobody_is_shown_what_it_has() -> None:
