@@ -209,7 +209,7 @@ class Gain:
         step = beside.place.step
         if not self._program.over(beside.place) and step < track.due:
             track.ended = not self._step(beside)
-            return None
+            return self._record(ALONE, -1) if track.ended else None
         vector = beside.vector
         score = self._score(vector)
         self._offer(track, score, vector, step)

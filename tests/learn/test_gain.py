@@ -6,6 +6,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 from trainer_kit import TINY, Node, text_file
@@ -121,6 +122,20 @@ def test_the_twin_takes_the_steps_that_a_member_alone_would_take(
         if step % EVERY_STEPS == 0
     }
     assert last["best_step"] == min(judged, key=judged.__getitem__)
+
+
+def test_a_twin_that_leaves_the_finite_is_told_to_have_ended(
+    program: Program, tmp_path: Path
+) -> None:
+    gain = _gain(program, tmp_path, _still, sovereign=False)
+    _place, told = _trained(program, gain, 30)
+    assert [record for record in told if record["track"] == "alone"][-1]["ended"] is False
+    twin = gain._beside["alone"].place
+    twin.params = jax.tree.map(lambda leaf: leaf * math.nan, twin.params)
+    _place, told = _trained(program, gain, 1)
+    [last] = told
+    assert (last["track"], last["ended"]) == ("alone", True)
+    assert math.isfinite(last["figures"]["bits_per_byte"])
 
 
 def _places(program: Program) -> Iterator[tuple[int, Place]]:
