@@ -34,6 +34,7 @@ LEAST_STEPS = 1000  # but never sooner
 TRIPS_JUDGED = 50  # judgements of one sovereign training at most
 TRIP_PATIENCE = 6  # and so many without a better one end it
 POINTS_MAX = 256  # of each curve; full, every second one goes
+FORM = 2  # of what is saved
 JUDGING = 0.5  # of a training's time at most goes into judging it
 
 Vector = NDArray[Any]  # float32, of the whole model: leaves that never leave are in it too
@@ -56,14 +57,6 @@ class Track:
         if len(self.points) > POINTS_MAX:
             self.points = [*self.points[:-1:2], self.points[-1]]
         self.due = step + max(every, step // SPARSER)
-
-    def back_to(self, step: int) -> None:
-        """Training goes on from an earlier step: what came after it is no more."""
-        if self.points and self.points[-1][0] > step:
-            self.points = [point for point in self.points if point[0] <= step]
-            self.due = step
-            if self.best_step > step:
-                self.score = math.inf
 
     def pack(self) -> dict[str, Any]:
         """As plain values, for the state."""
@@ -127,6 +120,7 @@ class Gain:
         self.share = float(spec["share"])
         self._with = {ALONE: spec["alone"], SOVEREIGN: spec["sovereign"]}
         self.tracks = {name: Track() for name in TRACKS}
+        self.steps = 0  # inner steps of the shared training; its place counts nominal rounds
         self.best = Checkpoint(program.whole_genesis)  # of the sovereign model
         self.apart = 0.0  # of the sovereign model from the shared one, when it was judged last
         self._beside: dict[str, Beside] = {}
@@ -138,6 +132,7 @@ class Gain:
         self.rest_s = 0.0  # after `finish`, so that the share holds
         self._compiled = False
         self._trip_due = 0
+        self._trip_from = self._trip_start = 0  # steps, and place in the schedule, when it began
         self._on_trip = False  # whether the sovereign training is under way
         for name in (name for name, wanted in self._with.items() if wanted):
             start = program.fresh(program.genesis)
@@ -147,7 +142,8 @@ class Gain:
     # Time
 
     def earn(self, busy_s: float) -> None:
-        """The shared training has worked for so long."""
+        """The shared training has worked for so long, at one step."""
+        self.steps += 1
         self._credit_s += busy_s * self.share / (1 - self.share)
 
     def work(self, place: Place, shown: Callable[[], Params]) -> dict[str, Any] | None:
@@ -182,7 +178,7 @@ class Gain:
     def unfinished(self, place: Place) -> bool:
         """Whether anything is left to do when the shared training is over."""
         return (
-            place.step >= self.tracks[TOGETHER].due
+            self.steps >= self.tracks[TOGETHER].due
             or (self._with[ALONE] and not self.tracks[ALONE].ended)
             or self._on_trip
         )
@@ -193,7 +189,7 @@ class Gain:
         The shared model's first judgement comes before all, since it compiles.
         """
         ready = [name for name in self._beside if not self.tracks[name].ended]
-        if place.step >= self.tracks[TOGETHER].due:
+        if self.steps >= self.tracks[TOGETHER].due:
             ready.insert(0, TOGETHER)
         return min(ready, key=self._spent_s.__getitem__, default="")
 
@@ -201,7 +197,7 @@ class Gain:
 
     def _go_on(self, name: str, place: Place, shown: Callable[[], Params]) -> dict[str, Any] | None:
         if name == TOGETHER:
-            return self._judge_together(place, shown())
+            return self._judge_together(shown())
         return self._alone() if name == ALONE else self._sovereign(place, shown)
 
     def _alone(self) -> dict[str, Any] | None:
@@ -230,15 +226,15 @@ class Gain:
         if not over and beside.place.step < self._trip_due:
             self._on_trip = self._step(beside)
             return None
-        vector, step = beside.vector, beside.place.step
+        vector, step = beside.vector, self._trip_from + beside.place.step - self._trip_start
         score = self._score(vector)
         self._keep(score, vector, step)
         self._trip.append(score)
-        self._trip_due = step + (self._every or EVERY_STEPS)
+        self._trip_due = beside.place.step + (self._every or EVERY_STEPS)
         if over or self._given_up(self._trip):
             self._on_trip = False
         self.apart = self.distance(self._program.layout.whole(shown()))
-        return self._told(SOVEREIGN, max(place.step, step))
+        return self._told(SOVEREIGN, max(self.steps, step))
 
     def _keep(self, score: float, vector: Vector, step: int) -> None:
         """Offer a checkpoint to the sovereign model: it may be any that this member has."""
@@ -255,6 +251,7 @@ class Gain:
         start = Place(program.params(vector), moments, place.step, cursor)
         self._beside[SOVEREIGN] = Beside(program, start, average)
         self._on_trip = True
+        self._trip_from, self._trip_start = self.steps, place.step
         self._trip, self._trip_due = [], place.step  # the shared model itself comes first
 
     def _given_up(self, scores: list[float]) -> bool:
@@ -279,12 +276,12 @@ class Gain:
 
     # Judging
 
-    def _judge_together(self, place: Place, params: Params) -> dict[str, Any]:
+    def _judge_together(self, params: Params) -> dict[str, Any]:
         track, vector = self.tracks[TOGETHER], self._program.layout.whole(params)
         score = self._score(vector)
-        self._offer(track, score, vector, place.step)
-        self._keep(score, vector, place.step)
-        return self._told(TOGETHER, place.step)
+        self._offer(track, score, vector, self.steps)
+        self._keep(score, vector, self.steps)
+        return self._told(TOGETHER, self.steps)
 
     def _score(self, vector: Vector) -> float:
         begin = self._clock()
@@ -319,9 +316,11 @@ class Gain:
         return {**told, "ended": track.ended, "apart": apart, "figures": dict(figures)}
 
     def begin(self, step: int) -> list[dict[str, Any]]:
-        """Training begins at ``step``; every point of every curve until there, to be told."""
-        for name in (TOGETHER, SOVEREIGN):
-            self.tracks[name].back_to(step)
+        """Training begins at ``step``; every point of every curve, to be told.
+
+        What was counted goes on: a node counts in nominal rounds, which are longer or shorter.
+        """
+        self.steps = self.steps or step
         return [
             self._record(name, index)
             for name, track in self.tracks.items()
@@ -344,7 +343,7 @@ class Gain:
         """The store of this measure; what is in it of the same model and data is taken up."""
         program = self._program
         moments = [jax.tree.structure(beside.place.moments) for beside in self._beside.values()]
-        told = [program.layout.whole_schema, moments, program.schedule_steps, data]
+        told = [FORM, program.layout.whole_schema, moments, program.schedule_steps, data]
         identity = hashlib.sha256(" ".join(map(str, [*told, self._with])).encode())
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         store = StateStore(directory, identity.hexdigest())
@@ -362,7 +361,9 @@ class Gain:
         counters: dict[str, Any] = {name: track.pack() for name, track in self.tracks.items()}
         counters["best"] = [self.best.score, self.best.step]
         counters["every"], counters["apart"] = self._every, self.apart
-        counters["trip"] = [self._on_trip, self._trip, self._trip_due]
+        counters["steps"] = self.steps
+        trip = [self._on_trip, self._trip, self._trip_due, self._trip_from, self._trip_start]
+        counters["trip"] = trip
         counters["places"] = {
             name: [b.place.step, b.place.cursor, b.average.seen if b.average else 0]
             for name, b in self._beside.items()
@@ -384,7 +385,9 @@ class Gain:
         self._every, self.apart = counters["every"], counters["apart"]
         if self._with[SOVEREIGN]:
             self.best = Checkpoint(tree["best"], *counters["best"])
-        self._on_trip, self._trip, self._trip_due = counters["trip"]
+        self.steps = counters["steps"]
+        trip = counters["trip"]
+        self._on_trip, self._trip, self._trip_due, self._trip_from, self._trip_start = trip
         for name, (step, cursor, seen) in counters["places"].items():
             kept = tree[name]
             place = self._program.copy(Place(kept["params"], kept["moments"], step, cursor))

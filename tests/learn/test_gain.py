@@ -297,15 +297,28 @@ def test_other_data_begins_a_new_measure(endless: Program, tmp_path: Path) -> No
     assert other.sovereign_params() is None
 
 
-def test_a_way_back_forgets_what_came_after_it() -> None:
-    track = Track()
-    for step in range(0, 100, 20):
-        track.score, track.best_step = 1.0 / (step + 1), step
-        track.note(step, 20)
-    track.back_to(50)
-    assert [point[0] for point in track.points] == [0, 20, 40]
-    assert track.due == 50
-    assert track.score == np.inf
+def test_steps_are_counted_where_they_are_taken_whatever_the_node_calls_them(
+    endless: Program, tmp_path: Path
+) -> None:
+    gain = _gain(endless, tmp_path, _pace())
+    _trained(endless, gain, 150, ENOUGH_S)
+    gain.save()
+    best, score = gain.best.vector, gain.best.score
+    assert math.isfinite(score)
+
+    again = _gain(endless, tmp_path, _pace())
+    told = again.begin(20)  # its rounds are longer than the nominal ones it counts in
+    steps = [record["step"] for record in told if record["track"] == "together"]
+    assert steps == [point[0] for point in gain.tracks["together"].points]
+    assert max(steps) > 100
+    assert again.sovereign_params() is not None
+    assert np.array_equal(again.best.vector, best)
+    place = endless.fresh(endless.genesis, 20)
+    for _ in range(100):
+        again.earn(ENOUGH_S)
+        again.work(place, lambda: place.params)
+    assert again.tracks["together"].points[-1][0] > 200
+    assert again.best.score <= score
 
 
 def test_a_curve_is_bounded_and_keeps_its_newest_point() -> None:
