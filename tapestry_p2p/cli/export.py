@@ -47,6 +47,13 @@ def export(folder: Path, *, copy: bool = False, model: str = "shared", json: boo
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise TapestryError(f"{folder} is not an empty folder; name another", FAILURE)
     taken = left_model()
+    if taken and (copy or model != RUNNING[0]):
+        what = "a public copy" if copy else "a sovereign model"
+        raise TapestryError(
+            f"this member has left and took the shared model along, not {what}; leave"
+            " --model and --copy out, or join again",
+            FAILURE,
+        )
     if taken:
         return _copied(Path(taken), target, json)
     result = {"path": str(target), **write(target, copy, model)}

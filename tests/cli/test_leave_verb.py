@@ -14,7 +14,16 @@ from tapestry_p2p.daemon.departure import Departure, departure, note
 from tapestry_p2p.daemon.keyfile import load_key, make_key
 from tapestry_p2p.daemon.manifest import Manifest, dump_manifest, parse_manifest
 from tapestry_p2p.daemon.paths import Paths, find_paths
-from tapestry_p2p.errors import BAD_CONFIG, NO_DAEMON, OK, REFUSED, TEMPORARY, USAGE, TapestryError
+from tapestry_p2p.errors import (
+    BAD_CONFIG,
+    FAILURE,
+    NO_DAEMON,
+    OK,
+    REFUSED,
+    TEMPORARY,
+    USAGE,
+    TapestryError,
+)
 from tapestry_p2p.gossip.identity import Identity
 
 
@@ -155,6 +164,10 @@ def test_its_model_is_exported_and_used_without_a_daemon(
     facts = {"entry": 3, "member": lineage["member"]["id"]}
     taken.with_suffix(".json").write_text(json.dumps(facts))
     target = tmp_path / "mine"
+    for other in (["--copy"], ["--model", "sovereign"]):
+        assert cli.main(["export", str(target), *other]) == FAILURE
+        assert "took the shared model along" in capsys.readouterr().err
+        assert not target.exists()
     assert cli.main(["export", str(target)]) == OK
     capsys.readouterr()
     assert cli.main(["verify", str(target), "--json"]) == OK
