@@ -132,7 +132,7 @@ def _row(name: str, paths: Paths) -> dict[str, Any]:
     except TapestryError as error:
         if error.exit_code != NO_DAEMON:
             row["state"] = error.message
-    return {**row, "page": link_of(paths)}
+    return {**row, "page": link_of(paths).partition("#")[0]}  # its key stays with `tapestry page`
 
 
 def _line(row: dict[str, Any]) -> str:

@@ -18,6 +18,7 @@ from tapestry_p2p.daemon.manifest import Genesis, Manifest, Network, Schema, Tas
 from tapestry_p2p.daemon.paths import Paths, find_paths
 from tapestry_p2p.errors import BAD_CONFIG, NO_DAEMON, OK, USAGE
 from tapestry_p2p.page import serve
+from tapestry_p2p.page.link import LINK_FILE
 
 
 def _make(name: str, port: int) -> Paths:
@@ -73,6 +74,22 @@ def test_they_are_listed_with_what_they_do(
     states = [row["state"] for row in json.loads(capsys.readouterr().out)["networks"]]
     assert states[0] == "left"
     assert states[1].startswith("unreadable: ")
+
+
+def test_a_page_is_listed_without_its_key(
+    two: tuple[Paths, Paths], capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = two[1].page
+    page.mkdir(parents=True, exist_ok=True)
+    link = {"pid": os.getpid(), "link": "http://127.0.0.1:8421/#hidden"}
+    (page / LINK_FILE).write_text(json.dumps(link))
+    assert cli.main(["networks"]) == OK
+    said = capsys.readouterr().out
+    assert cli.main(["networks", "--json"]) == OK
+    told = capsys.readouterr().out
+    assert [r["page"] for r in hold("networks", told)["networks"]] == ["", "http://127.0.0.1:8421/"]
+    assert "http://127.0.0.1:8421/" in said
+    assert "hidden" not in said + told
 
 
 @pytest.mark.parametrize(
