@@ -115,6 +115,9 @@ def test_a_member_of_the_system_has_the_folders_of_its_units() -> None:
     assert "RuntimeDirectory=tapestry-page/ana" in page
     assert "StateDirectory" not in page
     assert "LoadCredential" not in page
+    for blind in (trainer, page):
+        assert "InaccessiblePaths=-/etc/tapestry/ana/key.pem" in blind
+    assert "InaccessiblePaths=-/etc/tapestry" not in node
     users = [re.search(r"^User=(.*)$", text, re.MULTILINE) for text in (node, trainer, page)]
     assert len({found[1] for found in users if found}) == 1, "it may open both sockets"
     assert str(paths.key) == "/run/c/key.pem"
