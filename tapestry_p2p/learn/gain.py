@@ -132,7 +132,7 @@ class Gain:
         self.rest_s = 0.0  # after `finish`, so that the share holds
         self._compiled = False
         self._trip_due = 0
-        self._trip_from = self._trip_start = 0  # steps, and place in the schedule, when it began
+        self._trip_from = self._trip_start = -1  # steps, and place in the schedule, as it began
         self._on_trip = False  # whether the sovereign training is under way
         for name in (name for name, wanted in self._with.items() if wanted):
             start = program.fresh(program.genesis)
@@ -177,21 +177,33 @@ class Gain:
 
     def unfinished(self, place: Place) -> bool:
         """Whether anything is left to do when the shared training is over."""
-        return (
-            self.steps >= self.tracks[TOGETHER].due
-            or (self._with[ALONE] and not self.tracks[ALONE].ended)
-            or self._on_trip
-        )
+        return bool(self._ready(place))
 
     def _next(self, place: Place) -> str:
         """Whose turn it is: who has had least time of those with something to do; '' if none.
 
         The shared model's first judgement comes before all, since it compiles.
         """
-        ready = [name for name in self._beside if not self.tracks[name].ended]
-        if self.steps >= self.tracks[TOGETHER].due:
-            ready.insert(0, TOGETHER)
-        return min(ready, key=self._spent_s.__getitem__, default="")
+        return min(self._ready(place), key=self._spent_s.__getitem__, default="")
+
+    def _ready(self, place: Place) -> list[str]:
+        """Who has something to do."""
+        something = {
+            TOGETHER: self.steps >= self.tracks[TOGETHER].due,
+            ALONE: self._with[ALONE] and not self.tracks[ALONE].ended,
+            SOVEREIGN: self._with[SOVEREIGN]
+            and (self._on_trip or self._may_begin(place) or self._untold()),
+        }
+        return [name for name, is_ready in something.items() if is_ready]
+
+    def _may_begin(self, place: Place) -> bool:
+        """Whether a sovereign training has a shared model to begin from that none began from."""
+        return not self._program.over(place) and self._trip_from != self.steps
+
+    def _untold(self) -> bool:
+        """Whether another's checkpoint has become the sovereign model, and nobody knows."""
+        track = self.tracks[SOVEREIGN]
+        return track.figures != (track.points[-1][2] if track.points else {})
 
     # Trainings
 
@@ -217,8 +229,9 @@ class Gain:
 
     def _sovereign(self, place: Place, shown: Callable[[], Params]) -> dict[str, Any] | None:
         if not self._on_trip:
-            if self._program.over(place):
-                return None  # the schedule leaves nothing to learn with
+            if not self._may_begin(place):
+                last = [point[0] for point in self.tracks[SOVEREIGN].points[-1:]]
+                return self._told(SOVEREIGN, max([self.steps, *last]))
             self._begin_trip(place, self._program.layout.whole(shown()))
             return None
         beside = self._beside[SOVEREIGN]

@@ -12,7 +12,7 @@ import pytest
 from trainer_kit import TINY, Node, text_file
 
 from tapestry_p2p import link
-from tapestry_p2p.learn.gain import EVERY_STEPS, POINTS_MAX, Gain, Track
+from tapestry_p2p.learn.gain import EVERY_STEPS, POINTS_MAX, TRACKS, Gain, Track
 from tapestry_p2p.learn.judge import Judge
 from tapestry_p2p.learn.learner import Average, Place, Program
 from tapestry_p2p.learn.load import load
@@ -200,6 +200,53 @@ def test_the_sovereign_model_is_no_worse_than_the_shared_one_it_comes_from(
     assert gain.distance(endless.layout.whole(place.params)) > 0
 
 
+def _finished(gain: Gain, place: Place) -> list[dict[str, Any] | None]:
+    """What each unit of work gave, when the shared training was over and until all is done."""
+    given: list[dict[str, Any] | None] = []
+    while gain.unfinished(place):
+        given.append(gain.finish(place, lambda: place.params))
+        assert len(given) < 2000, "it never ends"
+    return given
+
+
+def test_a_schedule_s_end_leaves_the_twin_and_the_last_word_on_the_own_model(
+    program: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gain = _gain(program, tmp_path, _pace())
+    place, told = _trained(program, gain, STEPS)
+    taken: list[int] = []
+    advance = program.advance
+
+    def counted(at: Place) -> float:
+        taken.append(at.step)
+        return advance(at)
+
+    monkeypatch.setattr(program, "advance", counted)
+    given = _finished(gain, place)
+    told += [record for record in given if record]
+    idle = len(given) - len(taken) - sum(record is not None for record in given)
+    assert idle == 0, "each turn takes a step or judges"
+    assert gain.tracks["alone"].ended
+    own = [record for record in told if record["track"] == "sovereign"]
+    assert own[-1]["figures"] == gain.tracks["sovereign"].figures
+    assert [record["step"] for record in own] == sorted(record["step"] for record in own)
+    judged = Judge(None, program).report(program.params(gain.best.vector))
+    assert own[-1]["figures"]["bits_per_byte"] == judged["bits_per_byte"]["own"]
+
+
+def test_the_last_shared_model_is_trained_on_once(endless: Program, tmp_path: Path) -> None:
+    gain = _gain(endless, tmp_path, _pace(), alone=False)
+    place, _ = _trained(endless, gain, 50)
+    begun = []
+    while gain.unfinished(place):
+        before = gain._beside["sovereign"]
+        gain.finish(place, lambda: place.params)
+        if gain._beside["sovereign"] is not before:
+            begun.append(gain._beside["sovereign"].place.step)
+        assert len(begun) < 3
+    assert begun == [50]
+
+
 def test_where_sharing_does_not_help_the_own_model_is_the_twin(
     endless: Program, tmp_path: Path
 ) -> None:
@@ -339,18 +386,19 @@ def test_a_trainer_tells_its_measure_again_after_a_kill_and_answers_as_either_mo
     node.start(0, 1, 0, node.genesis)
     node.train(1, 20, 0)
     told: list[dict[str, Any]] = []
-    rounds, record = 0, {}
-    while rounds < 12 or {record["track"] for record in told} != {"alone", "together", "sovereign"}:
-        record = node.receive()
-        if record["t"] == "judged":
+    worth: list[Any] = [0, 0]
+    for rounds in range(1, 200):
+        while (record := node.receive())["t"] == "judged":
             told.append(record)
-        elif record["t"] == "vector":
-            rounds += 1
-            node.correct(record["seq"], np.zeros_like(node.genesis))
+        node.correct(record["seq"], np.zeros_like(node.genesis))
+        if rounds >= 12 and {record["track"] for record in told} == set(TRACKS):
+            asked = [node.ask(do="evaluate", model=model) for model in ("shared", "sovereign")]
+            worth = [answer["loss"] for answer in asked]
+            if worth[0] != worth[1]:  # equal while the newest shared model is the best of all
+                break
+    assert worth[0] != worth[1]
     texts = [node.ask(do="generate", model=model) for model in ("shared", "sovereign")]
     assert all(text["text"] for text in texts)
-    worth = [node.ask(do="evaluate", model=model) for model in ("shared", "sovereign")]
-    assert worth[0]["loss"] != worth[1]["loss"]
     assert "shared or sovereign" in node.ask(do="generate", model="mine")["error"]
     while not (node.home / "gain" / "state.1").exists():
         record = node.receive()
