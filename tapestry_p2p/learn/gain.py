@@ -218,10 +218,7 @@ class Gain:
         if not self._program.over(beside.place) and step < track.due:
             track.ended = not self._step(beside)
             return self._record(ALONE, -1) if track.ended else None
-        vector = beside.vector
-        score = self._score(vector)
-        self._offer(track, score, vector, step)
-        self._keep(score, vector, step)
+        self._judged(beside.vector, step, track)
         given_up = max(LEAST_STEPS, PATIENCE * track.best_step)
         endless = not self._program.schedule_steps
         track.ended = self._program.over(beside.place) or (endless and step >= given_up)
@@ -239,23 +236,13 @@ class Gain:
         if not over and beside.place.step < self._trip_due:
             self._on_trip = self._step(beside)
             return None
-        vector, step = beside.vector, self._trip_from + beside.place.step - self._trip_start
-        score = self._score(vector)
-        self._keep(score, vector, step)
-        self._trip.append(score)
+        step = self._trip_from + beside.place.step - self._trip_start
+        self._trip.append(self._judged(beside.vector, step))
         self._trip_due = beside.place.step + (self._every or EVERY_STEPS)
         if over or self._given_up(self._trip):
             self._on_trip = False
         self.apart = self.distance(self._program.layout.whole(shown()))
         return self._told(SOVEREIGN, max(self.steps, step))
-
-    def _keep(self, score: float, vector: Vector, step: int) -> None:
-        """Offer a checkpoint to the sovereign model: it may be any that this member has."""
-        track = self.tracks[SOVEREIGN]
-        if self._with[SOVEREIGN]:
-            if score < track.score:
-                self.best = Checkpoint(vector.copy(), score, step)
-            self._offer(track, score, vector, step)
 
     def _begin_trip(self, place: Place, vector: Vector) -> None:
         program, cursor = self._program, place.cursor
@@ -290,24 +277,31 @@ class Gain:
     # Judging
 
     def _judge_together(self, params: Params) -> dict[str, Any]:
-        track, vector = self.tracks[TOGETHER], self._program.layout.whole(params)
-        score = self._score(vector)
-        self._offer(track, score, vector, self.steps)
-        self._keep(score, vector, self.steps)
+        self._judged(self._program.layout.whole(params), self.steps, self.tracks[TOGETHER])
         return self._told(TOGETHER, self.steps)
 
-    def _score(self, vector: Vector) -> float:
+    def _judged(self, vector: Vector, step: int, *tracks: Track) -> float:
+        """The score of a checkpoint, which is offered to ``tracks`` and to the sovereign model.
+
+        That one may be any that this member has. A judgement is the dearer one that finds a new
+        best, so the time of such a one says how seldom they come.
+        """
         begin = self._clock()
         score = self._judge.held_out(self._program.params(vector))
-        if not self._every and self._step_s:  # the first one compiles
+        own = self.tracks[SOVEREIGN]
+        offered = {*tracks, own} if self._with[SOVEREIGN] else set(tracks)
+        better = [track for track in offered if -math.inf < score < track.score]
+        timed = not self._every and self._step_s > 0  # the first judgement compiles
+        if better or timed:
+            figures = self._figures(vector)
+        for track in better:
+            track.score, track.best_step, track.figures = score, step, figures
+        if own in better:
+            self.best = Checkpoint(vector.copy(), score, step)
+        if timed:
             steps = (self._clock() - begin) / self._step_s * (1 / JUDGING - 1)
-            self._every = EVERY_STEPS * max(1, round(steps / EVERY_STEPS))
+            self._every = EVERY_STEPS * max(1, math.ceil(steps / EVERY_STEPS))
         return score
-
-    def _offer(self, track: Track, score: float, vector: Vector, step: int) -> None:
-        if -math.inf < score < track.score:  # what is not a number is never the best
-            track.score, track.best_step = score, step
-            track.figures = self._figures(vector)
 
     def _figures(self, vector: Vector) -> Figures:
         """What is told of a checkpoint: the figures of the test part that are finite."""

@@ -173,6 +173,50 @@ def test_the_measure_takes_its_share_of_the_time(endless: Program, tmp_path: Pat
         assert gain._spent_s["together"] <= min(trained) + 10  # judging leaves time to train
 
 
+class _Slow(Judge):
+    """A judge who takes three seconds to choose by, and six to tell."""
+
+    now, spent = 0.0, 0.0
+    told = 0
+
+    def held_out(self, params: Params) -> float:
+        self._take(3.0)
+        return -self.now  # ever better
+
+    def report(self, params: Params) -> dict[str, Any]:
+        self._take(6.0)
+        self.told += 1
+        return {"loss": {"own": self.now}}
+
+    def _take(self, seconds: float) -> None:
+        self.now += seconds
+        self.spent += seconds
+
+
+def test_judging_takes_half_of_a_training_s_time_at_most_and_tells_each_checkpoint_once(
+    endless: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judge, advance = _Slow(None, endless), endless.advance
+
+    def timed(place: Place) -> float:
+        judge.now += 0.1
+        return advance(place)
+
+    gain = Gain(BOTH, endless, judge, tmp_path, 5, lambda: judge.now)
+    place = endless.fresh(endless.genesis)
+    monkeypatch.setattr(endless, "advance", timed)
+    judged = 0
+    for _ in range(1200):
+        endless.advance(place)
+        gain.earn(1.0)
+        judged += gain.work(place, lambda: place.params) is not None
+    before = 4 * 9.0  # until it is known how long it takes
+    trained = judge.now - judge.spent
+    assert judge.told == judged
+    assert judged > 8
+    assert judge.spent - before <= trained + 3 * 9.0
+
+
 def test_the_sovereign_model_is_no_worse_than_the_shared_one_it_comes_from(
     endless: Program, tmp_path: Path
 ) -> None:
