@@ -91,7 +91,7 @@ class Loop:
                 self._turn()
         except (Gone, BrokenPipeError):
             if self._course.started:  # else what lies there may be of another model, and stays
-                self._save()
+                self._save(at_once=True)
 
     def close(self) -> None:
         """Close the text socket and the shared memory."""
@@ -147,8 +147,7 @@ class Loop:
         record = {"t": "vector", "seq": seq, "round": round_, "applied": applied}
         record["added"] = self._course.added
         link.send(self._sock, {**record, **self._tally.take(), "digest": digest})
-        if self._keeper.due():
-            self._save()
+        self._save()
 
     def _recover(self) -> None:
         """Back to the last good vector and moments; the batches that led astray are skipped."""
@@ -176,8 +175,7 @@ class Loop:
         self._measure(self._gain.finish)
         if self._gain:
             self._rest_until = time.monotonic() + self._gain.rest_s
-            if self._gain.due():
-                self._save()
+            self._save()
 
     def _measure(self, work: Callable[..., dict[str, Any] | None]) -> None:
         """What is beside the training may fail, the user's `evaluate` above all, and it goes on."""
@@ -189,10 +187,12 @@ class Loop:
         if told is not None:
             link.send(self._sock, told)
 
-    def _save(self) -> None:
+    def _save(self, at_once: bool = False) -> None:
+        """What is due: each store says when, so that saving takes a small share of the time."""
         try:
-            self._keeper.save(self._good.place, self._place.cursor)
-            if self._gain:
+            if at_once or self._keeper.due():
+                self._keeper.save(self._good.place, self._place.cursor)
+            if self._gain and (at_once or self._gain.due()):
                 self._gain.save()
         except OSError as error:  # a full disk must not end the training
             log.warning("state not saved: %s", error.strerror)

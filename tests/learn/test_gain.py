@@ -1,6 +1,7 @@
 """The measure of the gain: fair to all three, within its share of the time, whole after a crash."""
 
 import math
+import socket
 from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
@@ -14,8 +15,10 @@ from trainer_kit import TINY, Node, text_file
 from tapestry_p2p import link
 from tapestry_p2p.learn.gain import EVERY_STEPS, POINTS_MAX, TRACKS, Gain, Track
 from tapestry_p2p.learn.judge import Judge
+from tapestry_p2p.learn.keep import Keeper
 from tapestry_p2p.learn.learner import Average, Place, Program
 from tapestry_p2p.learn.load import load
+from tapestry_p2p.learn.loop import Loop
 from tapestry_p2p.learn.task import Data
 from tapestry_p2p.learn.vector import Params
 
@@ -377,6 +380,29 @@ def test_an_evaluate_that_fails_ends_the_measure_and_not_the_training(
     assert "KeyError" in node.log()
     node.expect("vector")
     assert node.hang_up() == 0
+
+
+def test_each_state_is_saved_when_it_is_due_and_all_at_the_end(
+    endless: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judge, gain = Judge(None, endless), _gain(endless, tmp_path / "gain", _still)
+    keeper = Keeper(tmp_path, endless, judge)
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    vectors = link.SharedVectors.create(endless.layout.parameters)
+    saved: list[str] = []
+    with ours, theirs:
+        loop = Loop(ours, endless, vectors, keeper, judge, None, 1.0, gain)
+        for name, store in (("training", keeper), ("gain", gain)):
+            monkeypatch.setattr(store, "save", lambda *_, name=name: saved.append(name))
+        for due, expected in ((keeper, "training"), (gain, "gain")):
+            monkeypatch.setattr(keeper, "due", lambda due=due: due is keeper)
+            monkeypatch.setattr(gain, "due", lambda due=due: due is gain)
+            loop._save()
+            assert saved == [expected]
+            saved.clear()
+        loop._save(at_once=True)
+        assert saved == ["training", "gain"]
+        loop.close()
 
 
 def test_other_data_begins_a_new_measure(endless: Program, tmp_path: Path) -> None:
