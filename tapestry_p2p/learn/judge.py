@@ -90,9 +90,10 @@ class Judge:
         return {**report, "best_step": best.step, "seconds": time.monotonic() - begin}
 
     def _alone(self, between: Callable[[], None]) -> Checkpoint:
-        start = self._program.fresh(self._program.genesis)
-        best = Checkpoint(self._program.whole_genesis)
-        self._twin = self._train(start, best, between)
+        if self._twin is None:
+            start = self._program.fresh(self._program.genesis)
+            best = Checkpoint(self._program.whole_genesis)
+            self._twin = self._train(start, best, between)
         return self._twin
 
     def _sovereign(self, between: Callable[[], None]) -> Checkpoint:
@@ -100,8 +101,8 @@ class Judge:
             return self._alone(between)
         best = Checkpoint(self.best_own.vector, self.best_own.score, self.best_own.step)
         found = self._train(self._program.copy(self.branch), best, between)
-        if self._twin is not None:  # a member's own model may be any that it trained
-            found.offer(self._twin.vector, self._twin.score, self._twin.step)
+        twin = self._alone(between)  # a member's own model may be any that it trained
+        found.offer(twin.vector, twin.score, twin.step)
         return found
 
     def _train(self, place: Place, best: Checkpoint, between: Callable[[], None]) -> Checkpoint:

@@ -198,6 +198,18 @@ def test_arms_without_mixing_are_one_training(program: Program) -> None:
     assert len(between) == STEPS + 10  # alone, and the end of sovereign
 
 
+def test_after_a_restart_the_twin_is_trained_for_whoever_asks_first(program: Program) -> None:
+    judge = _judge(program)
+    judge.watch(program.fresh(program.genesis, step=30))
+    between: list[int] = []
+    sovereign, alone = (
+        judge.arm(name, lambda: between.append(1)) for name in ("sovereign", "alone")
+    )
+    assert len(between) == 10 + STEPS
+    assert sovereign["best_step"] == alone["best_step"], "what began at genesis so late is worse"
+    assert sovereign["loss"] == alone["loss"]
+
+
 def test_the_checkpoint_is_chosen_on_validation_and_reported_on_the_rest(
     program: Program, monkeypatch: pytest.MonkeyPatch
 ) -> None:
