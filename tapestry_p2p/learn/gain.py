@@ -246,7 +246,7 @@ class Gain:
 
     def _begin_trip(self, place: Place, vector: Vector) -> None:
         program, cursor = self._program, place.cursor
-        moments = program.copy(place).moments
+        moments = program.owned(place.moments)
         average = self._average(TripAverage, vector)
         start = Place(program.params(vector), moments, place.step, cursor)
         self._beside[SOVEREIGN] = Beside(program, start, average)

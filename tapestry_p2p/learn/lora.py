@@ -42,9 +42,9 @@ ADAPTERS, REST = "adapters", "rest"  # the two parts of what is trained
 class Adapted(Over):
     """``task`` with the leaves ``base`` (by path) frozen and adapters on its matrices.
 
-    ``rank``: r above. ``adapt``: shell patterns of the paths that get an adapter; a matrix with no
-    side longer than r is left alone. The task's own ``local_filter`` holds for the adapter of each
-    leaf it names. TaskError if nothing would be trained.
+    ``rank``: r above. ``adapt``: shell patterns of the paths that get an adapter; a matrix is left
+    alone unless both of its sides are longer than r. The task's own ``local_filter`` holds for
+    the adapter of each leaf it names. TaskError if nothing would be trained.
     """
 
     def __init__(
