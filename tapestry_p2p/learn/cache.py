@@ -1,6 +1,7 @@
-"""A lock between the trainers of one machine: the first compiles, the others find it in the cache.
+"""XLA's compiled programs on disk, and a lock between the trainers of one machine.
 
-Rule: a file lock, freed by the system when its holder dies, so a killed trainer blocks nobody.
+Rule: programs are found by what they compute, wherever the folder lies, so members share them. The
+first trainer compiles, the others find it; the system frees the lock of one that is killed.
 """
 
 from __future__ import annotations
@@ -9,6 +10,18 @@ import fcntl
 import os
 from pathlib import Path
 from typing import Any
+
+
+def use_cache(directory: Path) -> None:
+    """Keep what is compiled in this folder, and look for it there. OSError."""
+    import jax
+
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    jax.config.update("jax_compilation_cache_dir", str(directory))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+    # Caches of XLA's own for GPUs: their path would be part of what a program is found by.
+    jax.config.update("jax_persistent_cache_enable_xla_caches", "none")
 
 
 class CompileLock:

@@ -7,6 +7,7 @@ nothing but the compile cache.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
@@ -50,10 +51,12 @@ def spare_memory() -> None:
 
 
 def _answered(request: dict[str, Any]) -> dict[str, Any]:
+    from tapestry_p2p.learn.cache import use_cache
     from tapestry_p2p.learn.task import TaskError
 
     try:
-        _use_cache(Path(request["cache_dir"]))
+        with contextlib.suppress(OSError):  # without one where none can be made
+            use_cache(Path(request["cache_dir"]))
         return answer(request)
     except TaskError as error:
         return {"error": f"{error}", "exit_code": BAD_CONFIG}
@@ -74,7 +77,8 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
         [Path(path) for path in request.get("data", [])], request["data_seed"], needed=judging
     )
     task = load(request["task"], request["options"], data)
-    params = load_params(task, Path(request["file"]), request["schema"])
+    local = Path(request["local"]) if request.get("local") else None
+    params = load_params(task, Path(request["file"]), request["schema"], local)
     if judging:
         found = evaluator_of(task)(params, "test", None)
         names = ("loss", "bits_per_byte", "bits_per_char", "accuracy")
@@ -104,10 +108,11 @@ def _generate(task: Task, params: Params, request: dict[str, Any]) -> dict[str, 
     }
 
 
-def load_params(task: Task, path: Path, schema: str) -> Params:
+def load_params(task: Task, path: Path, schema: str, local: Path | None = None) -> Params:
     """The tree that a safetensors file holds; eight-bit leaves stay so where the task can use them.
 
-    TaskError if the task builds another model than the one of that schema hash; "" is any.
+    ``local``: the file of the parameters that never leave a member, if the model has such. TaskError
+    if the task builds another model than the one of that schema hash ("" is any), or a part lacks.
     """
     import jax
     import safetensors.numpy
@@ -116,15 +121,14 @@ def load_params(task: Task, path: Path, schema: str) -> Params:
     from tapestry_p2p.learn.task import TaskError
 
     layout = _layout(task, schema)
-    _need_whole(layout)
     if schema and layout.schema != schema:
         raise TaskError("task_error", "the task builds another model than the one in the folder")
-    tensors = safetensors.numpy.load_file(path)
+    tensors = {**safetensors.numpy.load_file(path), **_own_part(layout, local)}
     leaves: dict[str, Any] = {
         leaf.path: Int8(tensors[leaf.path], tensors[leaf.path + SCALE])
         if leaf.path + SCALE in tensors
         else tensors[leaf.path].astype(jax.numpy.dtype(leaf.dtype))
-        for leaf in layout.leaves
+        for leaf in (*layout.leaves, *layout.local_leaves)
     }
     params = jax.device_put(layout.tree(leaves))
     return params if _takes_int8(task) else dense(params)
@@ -144,13 +148,21 @@ def _layout(task: Task, schema: str) -> Layout:
     return layout_of(task, task.init(jax.random.key(0)))
 
 
-def _need_whole(layout: Layout) -> None:
-    """TaskError where a part of the model stays with the member: the folder cannot hold it."""
+def _own_part(layout: Layout, local: Path | None) -> dict[str, Any]:
+    """The leaves that stay with the member, by their paths; TaskError if the file lacks one."""
+    import safetensors.numpy
+
     from tapestry_p2p.learn.task import TaskError
 
-    if layout.local_leaves:
-        own = ", ".join(leaf.path for leaf in layout.local_leaves)
-        raise TaskError("task_error", f"{own} never left the member: ask the running member")
+    found = safetensors.numpy.load_file(local) if local is not None else {}
+    for leaf in layout.local_leaves:
+        if leaf.path not in found or found[leaf.path].shape != leaf.shape:
+            raise TaskError(
+                "task_error",
+                f"{leaf.path} never left the member, and {local or 'no file beside the folder'}"
+                " does not hold it: ask the running member, or export with --local",
+            )
+    return {leaf.path: found[leaf.path] for leaf in layout.local_leaves}
 
 
 def _takes_int8(task: Task) -> bool:
@@ -171,19 +183,6 @@ def resident_bytes() -> int:
     """Memory that this process has in RAM."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE")
-
-
-def _use_cache(directory: Path) -> None:
-    """XLA's compile cache, as the trainer keeps it; without one where it cannot be made."""
-    import jax
-
-    try:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError:
-        return
-    jax.config.update("jax_compilation_cache_dir", str(directory))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
-    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
 if __name__ == "__main__":

@@ -132,9 +132,9 @@ def _train(
 
 
 def _make_loop(sock: socket.socket, isolated: tuple[bool, str], configure: dict[str, Any]) -> Loop:
-    cache = _use_cache(Path(configure["cache_dir"]))
     from tapestry_p2p.bulk import Shelf
     from tapestry_p2p.learn.base import base_of, on_base
+    from tapestry_p2p.learn.cache import CompileLock, use_cache
     from tapestry_p2p.learn.devices import Devices
     from tapestry_p2p.learn.gain import Gain
     from tapestry_p2p.learn.judge import Judge
@@ -145,6 +145,8 @@ def _make_loop(sock: socket.socket, isolated: tuple[bool, str], configure: dict[
     from tapestry_p2p.learn.talk import TextSocket
     from tapestry_p2p.learn.task import Data
 
+    use_cache(Path(configure["cache_dir"]))
+    cache = CompileLock(Path(configure["cache_dir"]))
     judged = configure["judge"]
     paths = [Path(path) for path in configure["data"]]
     options = dict(configure["options"])
@@ -242,19 +244,6 @@ def _set_threads(threads: int) -> None:
     os.environ["XLA_FLAGS"] = (
         f"{given} --xla_cpu_multi_thread_eigen={many} intra_op_parallelism_threads={threads}"
     )
-
-
-def _use_cache(directory: Path) -> Any:
-    """XLA's compile cache on disk; a lock by which trainers of one machine compile one by one."""
-    import jax
-
-    from tapestry_p2p.learn.cache import CompileLock
-
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    jax.config.update("jax_compilation_cache_dir", str(directory))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
-    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
-    return CompileLock(directory)
 
 
 def _data_seed(seed: int, paths: list[Path]) -> int:
