@@ -20,7 +20,7 @@ import jax
 from numpy.typing import NDArray
 
 from tapestry_p2p.learn.judge import Checkpoint, Judge
-from tapestry_p2p.learn.learner import Average, Place, Program, norm
+from tapestry_p2p.learn.learner import Average, Place, Program, norm, with_schedule_at
 from tapestry_p2p.learn.state import StateStore
 from tapestry_p2p.learn.vector import Params
 
@@ -33,6 +33,7 @@ PATIENCE = 2.0  # `alone` ends after so many times the steps of its best checkpo
 LEAST_STEPS = 1000  # but never sooner
 TRIPS_JUDGED = 50  # judgements of one sovereign training at most
 TRIP_PATIENCE = 6  # and so many without a better one end it
+LAST_TRIP = 0.5  # of a schedule that has ended is gone through again, on own data alone
 POINTS_MAX = 256  # of each curve; full, every second one goes
 FORM = 2  # of what is saved
 JUDGING = 0.5  # of a training's time at most goes into judging it
@@ -151,6 +152,11 @@ class Gain:
 
         ``place``: the shared training; ``shown()``: what the user is shown of it.
         """
+        if self._program.over(place):
+            return None  # the last correction is still to come: `finish` goes on after it
+        return self._work(place, shown)
+
+    def _work(self, place: Place, shown: Callable[[], Params]) -> dict[str, Any] | None:
         if self._credit_s <= 0:
             return None
         name = self._next(place)
@@ -170,7 +176,7 @@ class Gain:
         """As `work`, when the shared training is over; `rest_s` says how long to rest then."""
         begin = self._clock()
         self._credit_s = max(self._credit_s, 1e-9)
-        told = self.work(place, shown)
+        told = self._work(place, shown)
         self._credit_s = 0.0
         self.rest_s = (self._clock() - begin) * (1 / self.share - 1)
         return told
@@ -197,8 +203,12 @@ class Gain:
         return [name for name, is_ready in something.items() if is_ready]
 
     def _may_begin(self, place: Place) -> bool:
-        """Whether a sovereign training has a shared model to begin from that none began from."""
-        return not self._program.over(place) and self._trip_from != self.steps
+        """Whether a sovereign training has a shared model to begin from that none began from.
+
+        The last shared model is worth more than the end of a training from an earlier one.
+        """
+        ready = not self._on_trip or self._program.over(place)
+        return ready and self._trip_from != self.steps
 
     def _untold(self) -> bool:
         """Whether another's checkpoint has become the sovereign model, and nobody knows."""
@@ -225,12 +235,12 @@ class Gain:
         return self._told(ALONE, step)
 
     def _sovereign(self, place: Place, shown: Callable[[], Params]) -> dict[str, Any] | None:
-        if not self._on_trip:
-            if not self._may_begin(place):
-                last = [point[0] for point in self.tracks[SOVEREIGN].points[-1:]]
-                return self._told(SOVEREIGN, max([self.steps, *last]))
+        if self._may_begin(place):
             self._begin_trip(place, self._program.layout.whole(shown()))
             return None
+        if not self._on_trip:
+            last = [point[0] for point in self.tracks[SOVEREIGN].points[-1:]]
+            return self._told(SOVEREIGN, max([self.steps, *last]))
         beside = self._beside[SOVEREIGN]
         over = self._program.over(beside.place)
         if not over and beside.place.step < self._trip_due:
@@ -239,25 +249,24 @@ class Gain:
         step = self._trip_from + beside.place.step - self._trip_start
         self._trip.append(self._judged(beside.vector, step))
         self._trip_due = beside.place.step + (self._every or EVERY_STEPS)
-        if over or self._given_up(self._trip):
+        if over or (self._given_up(self._trip) and not self._program.over(place)):
             self._on_trip = False
         self.apart = self.distance(self._program.layout.whole(shown()))
         return self._told(SOVEREIGN, max(self.steps, step))
 
     def _begin_trip(self, place: Place, vector: Vector) -> None:
-        program, cursor = self._program, place.cursor
-        moments = program.owned(place.moments)
-        average = self._average(TripAverage, vector)
-        start = Place(program.params(vector), moments, place.step, cursor)
-        self._beside[SOVEREIGN] = Beside(program, start, average)
+        program, step = self._program, place.step
+        if program.over(place):
+            step = round(program.schedule_steps * (1 - LAST_TRIP))
+        moments = with_schedule_at(program.owned(place.moments), step)
+        start = Place(program.params(vector), moments, step, place.cursor)
+        self._beside[SOVEREIGN] = Beside(program, start, self._average(TripAverage, vector))
         self._on_trip = True
-        self._trip_from, self._trip_start = self.steps, place.step
-        self._trip, self._trip_due = [], place.step  # the shared model itself comes first
+        self._trip_from, self._trip_start = self.steps, step
+        self._trip, self._trip_due = [], step  # the shared model itself comes first
 
     def _given_up(self, scores: list[float]) -> bool:
-        """Whether a sovereign training without an end has shown what it can."""
-        if self._program.schedule_steps:
-            return False
+        """Whether a sovereign training has shown what it can; the last one goes to its end."""
         best = min(range(len(scores)), key=scores.__getitem__)
         return len(scores) - best > TRIP_PATIENCE or len(scores) > TRIPS_JUDGED
 

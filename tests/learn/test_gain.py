@@ -272,7 +272,7 @@ def test_a_schedule_s_end_leaves_the_twin_and_the_last_word_on_the_own_model(
     given = _finished(gain, place)
     told += [record for record in given if record]
     idle = len(given) - len(taken) - sum(record is not None for record in given)
-    assert idle == 0, "each turn takes a step or judges"
+    assert idle == 1, "each turn takes a step or judges, but for the last trip's beginning"
     assert gain.tracks["alone"].ended
     own = [record for record in told if record["track"] == "sovereign"]
     assert own[-1]["figures"] == gain.tracks["sovereign"].figures
@@ -281,17 +281,28 @@ def test_a_schedule_s_end_leaves_the_twin_and_the_last_word_on_the_own_model(
     assert own[-1]["figures"]["bits_per_byte"] == judged["bits_per_byte"]["own"]
 
 
-def test_the_last_shared_model_is_trained_on_once(endless: Program, tmp_path: Path) -> None:
-    gain = _gain(endless, tmp_path, _pace(), alone=False)
-    place, _ = _trained(endless, gain, 50)
-    begun = []
+@pytest.mark.parametrize("ends", [True, False])
+def test_the_last_shared_model_is_trained_on_once(
+    program: Program, endless: Program, tmp_path: Path, ends: bool
+) -> None:
+    trained = program if ends else endless
+    gain = _gain(trained, tmp_path, _pace(), alone=False)
+    place, _ = _trained(trained, gain, STEPS, ENOUGH_S)
+    shared = trained.layout.whole(place.params)
+    begun, told = [], []
     while gain.unfinished(place):
         before = gain._beside["sovereign"]
-        gain.finish(place, lambda: place.params)
-        if gain._beside["sovereign"] is not before:
-            begun.append(gain._beside["sovereign"].place.step)
+        told.append(gain.finish(place, lambda: place.params))
+        trip = gain._beside["sovereign"]
+        if trip is not before:
+            begun.append(trip.place.step)
+            assert np.array_equal(trip.vector, shared)
         assert len(begun) < 3
-    assert begun == [50]
+    assert begun == [STEPS // 2 if ends else STEPS]
+    if ends:  # the second half of the schedule again, to its end
+        assert trip.place.step == STEPS
+        steps = [record["step"] for record in told if record and record["track"] == "sovereign"]
+        assert steps[-1] == STEPS + STEPS // 2
 
 
 def test_where_sharing_does_not_help_the_own_model_is_the_twin(
