@@ -2,6 +2,7 @@
 
     python benches/gain.py                      # 30 kB of training text each, 1,500 inner steps
     python benches/gain.py --kb 300 --write-docs
+    python benches/gain.py --model benches/large.toml
 
 Runs `tapestry testnet` (real processes on loopback) on German and French texts of three Debian
 packages (help, manpages, handbook), and prints for each member, in bits per byte on its own
@@ -34,6 +35,7 @@ TRAINED = 0.7  # of a text; the rest is held out
 LANGUAGES, SOURCES = "de,fr", "help,manpages,handbook"
 BETTER, WORSE = 0.08, 0.005
 UNIT = "bits/byte"
+MODEL = "small"
 
 
 def main() -> int:
@@ -42,8 +44,16 @@ def main() -> int:
         place = options.out or Path(folder)
         data = options.data or texts(place / "texts", options)
         report = testnet(data, place / "net", options)
-    name = "gain-quick" if options.quick else f"gain-{options.kb}-{options.cut}"
-    return finish(name, rows(report, bounds=not options.quick), notes(report), options, PAGE)
+    found = rows(report, bounds=not options.quick)
+    return finish(name_of(options), found, notes(report), options, PAGE)
+
+
+def name_of(options: argparse.Namespace) -> str:
+    """By it the page knows a run: what was changed of the model stands in it too."""
+    if options.quick:
+        return "gain-quick"
+    model = [] if options.model == MODEL else [Path(options.model).stem]
+    return "-".join(["gain", str(options.kb), options.cut, *model])
 
 
 def _options() -> argparse.Namespace:
@@ -54,7 +64,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--cut", choices=("spread", "first"), default="spread")
     parser.add_argument("--steps", type=int, default=1500, help="inner steps of a member")
     parser.add_argument("--inner-steps", type=int, default=20, help="of a round")
-    parser.add_argument("--model", default="small", help="as `tapestry testnet --model` takes it")
+    parser.add_argument("--model", default=MODEL, help="as `tapestry testnet --model` takes it")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--data", type=Path, help="folder with one .txt a member")
     parser.add_argument("--out", type=Path, help="keep texts, logs and report.json here")
