@@ -24,7 +24,7 @@ from tapestry_p2p.daemon.ask import ask
 from tapestry_p2p.daemon.base import base_record
 from tapestry_p2p.errors import FAILURE, NO_DAEMON, TapestryError
 
-ARM_TIMEOUT_S = 1800.0
+ARM_TIMEOUT_S = 8 * 3600.0  # a whole training; whose process dies is known at once
 START_TIMEOUT_S = 300.0
 AWAY_S = 120.0
 BASELINES = ("alone", "sovereign")
