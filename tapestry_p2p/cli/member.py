@@ -30,9 +30,9 @@ def run(*, apart: bool = False) -> int:
     from tapestry_p2p.daemon.ending import ENDING
 
     ENDING.listen()
-    from tapestry_p2p.daemon.run import run as run_daemon
+    from tapestry_p2p.daemon.start import start
 
-    run_daemon(find_paths(), apart)
+    start(find_paths(), apart)
     return OK
 
 

@@ -14,6 +14,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
+from tapestry_p2p.heap import lasting
 from tapestry_p2p.learn.task import Data, Options, Task, TaskError, local_patterns
 
 BUILT_IN = {
@@ -30,7 +31,9 @@ def load(name: str, options: Options, data: Data) -> Task:
     for path in data.paths:
         if not path.exists():
             raise TaskError("data_missing", f"no such data: {path}")
-    task = _maker(name)(options, data)
+    with lasting():
+        make = _maker(name)
+    task = make(options, data)
     if not isinstance(task, Task):
         raise TaskError("task_error", f"{name} made no task: init, loss, batches, name needed")
     local_patterns(task)

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tapestry_p2p import crash, link
+from tapestry_p2p.heap import lasting
 from tapestry_p2p.learn import isolation
 
 if TYPE_CHECKING:
@@ -132,18 +133,19 @@ def _train(
 
 
 def _make_loop(sock: socket.socket, isolated: tuple[bool, str], configure: dict[str, Any]) -> Loop:
-    from tapestry_p2p.bulk import Shelf
-    from tapestry_p2p.learn.base import base_of, on_base
-    from tapestry_p2p.learn.cache import CompileLock, use_cache
-    from tapestry_p2p.learn.devices import Devices
-    from tapestry_p2p.learn.gain import Gain
-    from tapestry_p2p.learn.judge import Judge
-    from tapestry_p2p.learn.keep import Keeper
-    from tapestry_p2p.learn.learner import Program
-    from tapestry_p2p.learn.load import load
-    from tapestry_p2p.learn.loop import Loop
-    from tapestry_p2p.learn.talk import TextSocket
-    from tapestry_p2p.learn.task import Data
+    with lasting():
+        from tapestry_p2p.bulk import Shelf
+        from tapestry_p2p.learn.base import base_of, on_base
+        from tapestry_p2p.learn.cache import CompileLock, use_cache
+        from tapestry_p2p.learn.devices import Devices
+        from tapestry_p2p.learn.gain import Gain
+        from tapestry_p2p.learn.judge import Judge
+        from tapestry_p2p.learn.keep import Keeper
+        from tapestry_p2p.learn.learner import Program
+        from tapestry_p2p.learn.load import load
+        from tapestry_p2p.learn.loop import Loop
+        from tapestry_p2p.learn.talk import TextSocket
+        from tapestry_p2p.learn.task import Data
 
     use_cache(Path(configure["cache_dir"]))
     cache = CompileLock(Path(configure["cache_dir"]))

@@ -1,11 +1,12 @@
-"""What was freed goes back to the system."""
+"""What was freed goes back to the system; what stays is not looked at again."""
 
 import ctypes
+import gc
 from pathlib import Path
 
 import pytest
 
-from tapestry_p2p.heap import give_back
+from tapestry_p2p.heap import give_back, lasting
 
 HOLE = 100_000  # bytes: below what glibc maps by itself
 C = ctypes.CDLL(None)
@@ -38,3 +39,25 @@ def test_a_c_library_without_it_is_no_error(monkeypatch: pytest.MonkeyPatch) -> 
 
     monkeypatch.setattr(ctypes, "CDLL", missing)
     assert not give_back()
+
+
+def test_what_is_imported_is_left_to_itself_and_later_garbage_is_found() -> None:
+    class Ring:
+        def __init__(self) -> None:
+            self.itself = self
+
+    try:
+        with lasting():
+            assert not gc.isenabled()
+            kept = Ring()
+        assert gc.isenabled()
+        assert gc.get_freeze_count() > 0
+        assert not any(found is kept for found in gc.get_objects())
+        gc.collect()
+        Ring()
+        assert gc.collect() > 0
+        with pytest.raises(ImportError), lasting():
+            raise ImportError("broken")
+        assert gc.isenabled()
+    finally:
+        gc.unfreeze()
