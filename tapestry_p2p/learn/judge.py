@@ -2,8 +2,9 @@
 
 Rule: every arm is judged at the checkpoint that is best on the validation third of the held-out
 text, and reported on the other two thirds: beating an overfitted twin proves nothing. `together`
-collects its checkpoints during gossip; the other arms are trained here, from the same genesis,
-data, seed and schedule.
+collects its checkpoints during gossip; `alone` is trained here, from the same genesis, data, seed
+and schedule; `sovereign` is the shared model trained on with own data, over the schedule's end
+once more. It takes those steps beside; docs/gain.md says what they cost and what they are worth.
 """
 
 from __future__ import annotations
@@ -14,12 +15,27 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from tapestry_p2p.learn.learner import Place, Program
 from tapestry_p2p.learn.task import Metrics, evaluator_of
 from tapestry_p2p.learn.vector import Params
 
+Vector = NDArray[Any]  # float32, of the whole model
+
 REPORTED = ("loss", "bits_per_byte", "bits_per_char", "accuracy")
 ARMS = ("together", "alone", "sovereign", "untrained")
+
+
+# Between a shared model and what own data made of it lie better ones than both: some of what the
+# others' texts said is kept against learning one's own by rote (Wortsman et al. 2022, WiSE-FT).
+BLENDS = (0.5, 0.6, 0.7, 0.8, 0.9)
+
+
+def blend(shared: Vector, own: Vector, share: float) -> Vector:
+    """shared + share (own - shared), float32[d]."""
+    return shared + np.float32(share) * (own - shared)
 
 
 class Checkpoint:
@@ -52,17 +68,11 @@ class Judge:
         if not self._texts:  # the task's own held-out data
             self._texts = {self._own: None}
         self._every = max(1, spec["every_steps"])
-        self.sovereign_from = int(spec["sovereign_from_step"])
+        self.sovereign_from = int(spec["sovereign_from_step"])  # of the schedule, once more
         self.best = Checkpoint(program.whole_genesis)  # by the mean over all languages
         self.best_own = Checkpoint(program.whole_genesis)  # by the own one
         self.judged_at = 0  # step of the last judgement of `together`
-        self.branch: Place | None = None  # where `sovereign` leaves the others
         self._twin: Checkpoint | None = None  # the best of `alone`, once it was trained
-
-    def watch(self, place: Place) -> None:
-        """Called at step boundaries of `together`: keeps the point where `sovereign` begins."""
-        if self.collecting and self.branch is None and place.step >= self.sovereign_from:
-            self.branch = self._program.copy(place)
 
     def corrected(self, place: Place, last: bool) -> None:
         """Called after a correction was added: judges `together` when it is time."""
@@ -97,21 +107,27 @@ class Judge:
         return self._twin
 
     def _sovereign(self, between: Callable[[], None]) -> Checkpoint:
-        if self.branch is None:  # the end was never so far
-            return self._alone(between)
-        best = Checkpoint(self.best_own.vector, self.best_own.score, self.best_own.step)
-        found = self._train(self._program.copy(self.branch), best, between)
-        twin = self._alone(between)  # a member's own model may be any that it trained
-        found.offer(twin.vector, twin.score, twin.step)
-        return found
+        """The best of all that the member has: the shared model, that trained on, and the twin."""
+        program, shared, twin = self._program, self.best_own, self._alone(between)
+        end = program.schedule_steps
+        again = program.fresh(shared.vector, self.sovereign_from, cursor=end)
+        own = self._train(again, Checkpoint(shared.vector), between, end - self.sovereign_from)
+        best = Checkpoint(shared.vector, shared.score, shared.step)
+        for found in (own, twin):
+            best.offer(found.vector, found.score, found.step)
+        for share in BLENDS:
+            vector = blend(shared.vector, own.vector, share)
+            best.offer(vector, self.held_out(program.params(vector)), own.step)
+        return best
 
-    def _train(self, place: Place, best: Checkpoint, between: Callable[[], None]) -> Checkpoint:
+    def _train(
+        self, place: Place, best: Checkpoint, between: Callable[[], None], before: int = 0
+    ) -> Checkpoint:
         program = self._program
-        judged = (self._own,) if self._own in self._texts else tuple(self._texts)
         for step in range(place.step, program.schedule_steps + 1):
             if step % self._every == 0 or step == program.schedule_steps:
-                vector = program.layout.whole(place.params)
-                best.offer(vector, _mean(self._losses(place.params, judged)), step)
+                score = self.held_out(place.params)
+                best.offer(program.layout.whole(place.params), score, step + before)
             if step < program.schedule_steps:
                 program.advance(place)
                 between()

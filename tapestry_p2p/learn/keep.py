@@ -52,9 +52,8 @@ class Keeper:
         if self.average:
             counters["averaged"] = self.average.seen
         if self._judge.collecting:
-            branch, judged_at = self._judge.branch, self._judge.judged_at
             bests = [[best.score, best.step] for best in (self._judge.best, self._judge.best_own)]
-            counters["judged"] = [judged_at, bests, [branch.step, branch.cursor] if branch else []]
+            counters["judged"] = [self._judge.judged_at, bests]
         self._store.save(self._tree(good), counters)
 
     def resume(self, vector: NDArray[np.float32], step: int) -> Place:
@@ -70,26 +69,20 @@ class Keeper:
         if self.average:
             tree["average"] = self.average.vector
         if self._judge.collecting:
-            branch = self._judge.branch or place
             tree["bests"] = [self._judge.best.vector, self._judge.best_own.vector]
-            tree["branch"] = {"params": branch.params, "moments": branch.moments}
         return tree
 
     def _restore(self, tree: Any, counters: dict[str, Any]) -> None:
-        copy, self.restored = self._program.copy, True
+        self.restored = True
         step, cursor = counters["step"], counters["cursor"]
         self.place.params = self.place.moments = None  # two at a time would be too many
-        self.place = copy(Place(tree["params"], tree["moments"], step, cursor))
+        self.place = self._program.copy(Place(tree["params"], tree["moments"], step, cursor))
         if self.average:
             vector = np.array(tree["average"]) if not self._program.big else tree["average"]
             self.average = Average(vector, counters["averaged"], self._program.shelf)
         if not self._judge.collecting:
             return
-        judged_at, bests, branched = counters["judged"]
-        self._judge.judged_at = judged_at
+        self._judge.judged_at, bests = counters["judged"]
         self._judge.best, self._judge.best_own = (
             Checkpoint(vector, *counts) for vector, counts in zip(tree["bests"], bests, strict=True)
         )
-        if branched:
-            branch = tree["branch"]
-            self._judge.branch = copy(Place(branch["params"], branch["moments"], *branched))

@@ -126,7 +126,6 @@ class Loop:
         if not math.isfinite(loss):
             self._recover()
             return
-        self._judge.watch(self._place)
         if self._gain:
             self._gain.earn(busy_s)
             self._measure(self._gain.work)

@@ -10,9 +10,9 @@ import optax
 import pytest
 from trainer_kit import TINY, text_file
 
-from tapestry_p2p.learn.judge import Judge
+from tapestry_p2p.learn.judge import BLENDS, Judge
 from tapestry_p2p.learn.keep import Keeper
-from tapestry_p2p.learn.learner import Average, Place, Program, with_schedule_at
+from tapestry_p2p.learn.learner import Average, Place, Program, norm, with_schedule_at
 from tapestry_p2p.learn.load import load
 from tapestry_p2p.learn.loop import near
 from tapestry_p2p.learn.task import Data
@@ -69,7 +69,6 @@ def test_what_the_judge_collected_survives(program: Program, tmp_path: Path) -> 
     place = program.fresh(program.genesis)
     for _ in range(35):
         program.advance(place)
-        judge.watch(place)
         judge.corrected(place, last=False)
     Keeper(tmp_path, program, judge).save(place, place.cursor)
 
@@ -79,10 +78,6 @@ def test_what_the_judge_collected_survives(program: Program, tmp_path: Path) -> 
     for kept, seen in ((fresh.best, judge.best), (fresh.best_own, judge.best_own)):
         assert (kept.score, kept.step) == (seen.score, seen.step)
         assert np.array_equal(kept.vector, seen.vector)
-    assert fresh.branch is not None
-    assert judge.branch is not None
-    assert (fresh.branch.step, fresh.branch.cursor) == (30, 30)
-    assert np.array_equal(_vector(program, fresh.branch), _vector(program, judge.branch))
     # A trainer outside a testnet does not take a testnet's state for its own.
     assert not Keeper(tmp_path, program, Judge(None, program)).restored
 
@@ -180,34 +175,62 @@ def test_a_correction_is_added_exactly(program: Program) -> None:
     assert np.array_equal(_vector(program, place), program.genesis + correction)
 
 
-def test_arms_without_mixing_are_one_training(program: Program) -> None:
+def _collected(program: Program) -> Judge:
+    """A judge that saw a whole training, in which nothing was mixed."""
     judge = _judge(program)
     place = program.fresh(program.genesis)
     while not program.over(place):
         program.advance(place)
-        judge.watch(place)
         judge.corrected(place, last=program.over(place))
-    between: list[int] = []
+    return judge
+
+
+def test_arms_without_mixing_are_one_training_and_the_own_model_goes_on_from_it(
+    program: Program,
+) -> None:
+    judge, between = _collected(program), []
     arms = {
         name: judge.arm(name, lambda: between.append(1))
         for name in ("untrained", "together", "alone", "sovereign")
     }
     losses = {name: arm["loss"]["own"] for name, arm in arms.items()}
-    assert losses["untrained"] > losses["together"] == losses["alone"] == losses["sovereign"]
-    assert {arms[name]["best_step"] for name in ("together", "alone", "sovereign")} <= {20, 30, 40}
-    assert len(between) == STEPS + 10  # alone, and the end of sovereign
+    assert losses["untrained"] > losses["together"] == losses["alone"]
+    assert {arms[name]["best_step"] for name in ("together", "alone")} <= {20, 30, 40}
+    assert len(between) == STEPS + 10  # alone, and the end of the schedule again
+    assert judge.arm("sovereign", _nothing)["best_step"] > STEPS
+    own = judge._sovereign(_nothing)
+    assert own.score < judge.best_own.score
+    assert own.score == judge.held_out(program.params(own.vector))
 
 
 def test_after_a_restart_the_twin_is_trained_for_whoever_asks_first(program: Program) -> None:
     judge = _judge(program)
-    judge.watch(program.fresh(program.genesis, step=30))
     between: list[int] = []
     sovereign, alone = (
         judge.arm(name, lambda: between.append(1)) for name in ("sovereign", "alone")
     )
     assert len(between) == 10 + STEPS
-    assert sovereign["best_step"] == alone["best_step"], "what began at genesis so late is worse"
+    assert sovereign["best_step"] == alone["best_step"], "ten steps from genesis are worse"
     assert sovereign["loss"] == alone["loss"]
+
+
+def test_the_own_model_may_lie_between_the_shared_one_and_what_own_data_made_of_it(
+    program: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judge = _collected(program)
+    shared, seen = judge.best_own.vector, []
+
+    def held_out(params: Any) -> float:  # worth by order: the third on the line is the best
+        seen.append(program.layout.whole(params))
+        return {0: 0.5, 1: 0.4, 4: 0.1}.get(len(seen) - 1, 0.9)
+
+    judge._alone(_nothing)
+    monkeypatch.setattr(judge, "held_out", held_out)
+    found = judge._sovereign(_nothing)
+    assert len(seen) == 2 + len(BLENDS)
+    assert np.array_equal(seen[0], shared)
+    assert np.array_equal(found.vector, shared + np.float32(BLENDS[2]) * (seen[1] - shared))
+    assert norm(found.vector, shared) == pytest.approx(BLENDS[2] * norm(seen[1], shared), rel=1e-5)
 
 
 def test_the_checkpoint_is_chosen_on_validation_and_reported_on_the_rest(
