@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 
-@dataclass
+@dataclass(slots=True)
 class Bucket:
     """``rate`` tokens per second, at most ``burst`` saved up; full at the start."""
 

@@ -119,9 +119,13 @@ class Exchange:
             self._send_heads(peer, heads)
 
     def _hello_heads(self, peer: bytes) -> tuple[SignedHeader, ...]:
-        """Our head, the receiver's own, then the followed ones, within half a frame."""
+        """Our head, the receiver's own, then the followed ones, within half a frame.
+
+        Where digests name few, the receiver answers ours with those that it lacks.
+        """
         state = self._state
-        others = (s.newest for s in state.streams.values() if s.followed and s.author != peer)
+        streams = () if state.neighbours.wide else state.streams.values()
+        others = (s.newest for s in streams if s.followed and s.author != peer)
         heads: list[SignedHeader] = []
         room = FRAME_BYTES // 2
         for signed in (state.own.head, state.newest(peer), *others):
@@ -167,11 +171,13 @@ class Exchange:
         state = self._state
         link.claim(rows, state.settings.streams_max)
         theirs = {row.author: row for row in rows}
-        named = {*theirs, *self._strangers(link.peer, theirs)} if state.neighbours.wide else None
-        self._send_profiles(link.peer, theirs, named)
+        wide = state.neighbours.wide
+        strangers = self._strangers(link.peer, theirs) if wide else []
+        self._send_profiles(link.peer, theirs, {*theirs, *strangers} if wide else None)
+        self._send_heads(link.peer, filter(None, map(state.newest, strangers)))
         is_new = state.probation.is_new
         retired = (author for author in state.retired if author in theirs or not is_new(author))
-        streams = state.streams if named is None else filter(named.__contains__, state.streams)
+        streams = filter(theirs.__contains__, state.streams) if wide else state.streams
         for author in (state.public_key, *streams, *retired):
             self._send_missing(link.peer, author, theirs.get(author, Row(author, 0, 0, 0)))
         self._show_unknown_proofs(link, theirs)

@@ -21,7 +21,7 @@ AWAY_ATTEMPTS = 4  # who comes back after so many failed dials was away, perhaps
 AGAIN_EVERY_S = 15.0  # others are dialled early at most so often, whoever comes and goes
 
 
-@dataclass
+@dataclass(slots=True)
 class Link:
     """One peer, connected or remembered."""
 

@@ -22,7 +22,7 @@ from tapestry_p2p.gossip.settings import Settings
 SECRET_BYTES = 16
 NEVER = float("-inf")
 REFUSALS_MAX = 8  # counted; more would only lengthen a wait that is at its longest by then
-VAIN = 16  # questions asked in vain before the last missing link is asked for ever later
+VAIN = 16  # questions asked in vain before the last missing links are asked for ever later
 
 Blocks = Mapping[bytes, str | None]  # member -> its address block, None where no share applies
 Newcomers = Container[bytes]  # those on probation
@@ -65,7 +65,7 @@ class Neighbours:
         self._renewing = False
         self._guest_at = NEVER  # when the place that changes hands last did
         self._vain = 0  # times that we asked in vain since a link was last agreed
-        self._ask_at = NEVER  # before that we do not ask for the last missing link
+        self._ask_at = NEVER  # before that we do not ask for the last missing links
 
     @property
     def _half(self) -> int:
@@ -179,14 +179,14 @@ class Neighbours:
     def room(self, at: float, places: int) -> int:
         """How many more to ask now, so that ``places`` links are held.
 
-        For the last one ever later: where all others are full, each question costs a connection.
+        For the last quarter ever later: where most are full, each question costs a connection.
         """
         firm = sum(not self._is_stale(tie, at) for tie in self.ties.values())
         asked = sum(not tie.agreed for tie in self.ties.values())
         room = places - firm
         if self._renewing and not asked:
             room = max(room, 1)
-        if room == 1 and at < self._ask_at:
+        if 4 * room <= places and at < self._ask_at:
             return 0
         return min(room, self._settings.link_asks_max - asked)
 
@@ -280,7 +280,7 @@ class Neighbours:
         settings = self._settings
         if not broke:
             self._vain += 1
-            self._ask_at = at + min(settings.link_refused_max_s, 2.0 ** min(self._vain - VAIN, 8))
+            self._ask_at = at + min(settings.guest_s, 2.0 ** min(self._vain - VAIN, 16))
         count = min(REFUSALS_MAX, self._refused(peer) + 1)
         wait = min(settings.link_refused_max_s, settings.link_refused_s * 2 ** (count - 1))
         self._refusals.pop(peer, None)

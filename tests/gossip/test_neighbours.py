@@ -2,6 +2,7 @@
 
 from collections import Counter
 
+import pytest
 from gossip_kit import key, make_settings
 from hypothesis import given
 from hypothesis import strategies as st
@@ -342,3 +343,24 @@ def test_for_the_last_missing_link_ever_fewer_are_asked_until_one_agrees() -> No
         table.agree(peer, LOCAL, 1100.0)
     table.part(table.agreed()[0])
     assert table.pick(LOCAL, 1101.0, K), "a link that was lost is looked for at once"
+
+
+@pytest.mark.parametrize(("lacks", "hunts"), [(4, False), (5, True)])
+def test_who_lacks_a_quarter_stops_hunting_and_who_lacks_more_goes_on(
+    lacks: int, hunts: bool
+) -> None:
+    """Where all hunt for their last links, each costs more the more members there are."""
+    table = _table(k=16, all_to_all_max=17)
+    while len(table.agreed()) < 16 - lacks:
+        for peer in table.pick(LOCAL, 0.0, 16 - lacks):
+            table.agree(peer, LOCAL, 0.0)
+    asked = []
+    for second in range(2400):
+        _present(table, float(second))
+        for peer in table.pick(LOCAL, float(second), 16):
+            asked.append(second)
+            table.refuse(peer, float(second))
+    late = sum(at >= 1200 for at in asked)
+    assert sum(at < 120 for at in asked) >= VAIN
+    assert (late > 100) is hunts
+    assert hunts or 1 <= late <= 2 * lacks, "one look in ten minutes"

@@ -4,7 +4,8 @@ from typing import Any
 
 from gossip_kit import Author, Bench, key, sent
 
-from tapestry_p2p.gossip.messages import Digest, Members, Row
+from tapestry_p2p.gossip.events import Disconnected, Publish
+from tapestry_p2p.gossip.messages import Digest, Heads, Hello, Members, Row
 
 CROWD = 120
 
@@ -69,3 +70,46 @@ def _shown(bench: Bench, peer: bytes, rows: list[Row]) -> set[bytes]:
     bench.tick(30.0)
     found = [m for m in sent(bench.digest(peer, *rows), peer) if isinstance(m, Members)]
     return {signed.header.author for m in found for signed, _ in m.profiles}
+
+
+def _followed(count: int) -> tuple[Bench, list[Author]]:
+    """A crowded member that follows so many, each of them some entries on."""
+    bench, authors = _crowded()
+    for author in authors[:count]:
+        author.difference(salt=author.key[0])
+        author.difference(salt=author.key[0])
+        bench.connect(author.key, *author.log)
+        bench.protocol._roster._follow(bench.protocol._state.streams[author.key])
+    return bench, authors
+
+
+def test_a_hello_to_a_crowd_holds_both_ends_heads_and_no_third_ones() -> None:
+    """Each of 16 others' would be 250 bytes on every connection; rows name what there is to ask."""
+    bench, authors = _followed(8)
+    bench.step(Publish("genesis", bench.now, root=bench.settings.genesis_root))
+    peer = authors[0].key
+    bench.step(Disconnected(peer, bench.now))
+    (hello,) = [m for m in sent(bench.connect(peer), peer) if isinstance(m, Hello)]
+    assert {signed.header.author for signed in hello.heads} == {key(0).public_key, peer}
+    assert {author.key for author in authors[1:8]} <= {row.author for row in hello.rows}
+    asked = [Row(author.key, 2, 2, 2) for author in authors[1:8]]
+    found = [m for m in sent(bench.digest(peer, *asked), peer) if isinstance(m, Heads)]
+    shown = {signed.header.author for heads in found for signed in heads.heads}
+    assert {author.key for author in authors[1:8]} <= shown, "and who asks is told"
+
+
+def test_of_a_stranger_the_newest_head_alone_is_shown() -> None:
+    bench, authors = _followed(8)
+    peer = authors[100].key
+    bench.connect(peer)
+    bench.tick(30.0)
+    known = [Row(author.key, 2, 9, 0) for author in authors[20:40]]
+    for _ in range(40):
+        bench.tick(30.0)
+        found = [m for m in sent(bench.digest(peer, *known), peer) if isinstance(m, Heads)]
+        shown = [signed for heads in found for signed in heads.heads]
+        assert len(shown) <= bench.settings.sample
+        if shown and shown[0].header.author in {author.key for author in authors[:8]}:
+            assert shown[0].header.seq == 3
+            return
+    raise AssertionError("no followed stranger in 40 samples")
