@@ -23,7 +23,7 @@ from tapestry_p2p.mix.copy import PublicCopy
 
 log = logging.getLogger("tapestry.node")
 
-LOOK_S = 2.0  # for peers to show whether anybody has trained yet; a founding network pays it once
+LOOK_S = 2.0  # for peers to show whether anybody has trained yet, while some are still to come
 COPIES_S = 600.0  # for 2f+1 copies to come; then the first vector must do
 PATIENCE_S = 30.0  # for more than 2f+1 of them
 POLL_S = 0.25
@@ -83,6 +83,8 @@ class Joiner:
             return False
         with trio.move_on_after(LOOK_S):
             while self.protocol.trained() <= 2 * self.protocol.settings.f:
+                if self.protocol.is_untrained:
+                    return False
                 await trio.sleep(POLL_S)
             return self.protocol.own_highest is None
         return False

@@ -164,8 +164,11 @@ class Protocol:
 
     def has_heard_all(self) -> bool:
         """Whether everybody whose copy we keep (or, keeping none, whom we know) is here."""
-        known = {*self.members(), *dict(self.settings.bootstrap)} - {self.public_key}
-        return all(map(self._state.links.is_greeted, self.followed() or known))
+        return all(map(self._state.links.is_greeted, self.followed() or self._known()))
+
+    def _known(self) -> set[bytes]:
+        """Everybody else that we know of."""
+        return {*self.members(), *dict(self.settings.bootstrap)} - {self.public_key}
 
     @property
     def is_calm(self) -> bool:
@@ -240,6 +243,11 @@ class Protocol:
         """How many authors are known to have trained since they began."""
         heads = (stream.newest for stream in self._state.streams.values())
         return sum(head is not None and head.header.round > 0 for head in heads)
+
+    @property
+    def is_untrained(self) -> bool:
+        """Whether everybody we know of is here, and nobody has trained: a network that begins."""
+        return not self.trained() and all(map(self._state.links.is_greeted, self._known()))
 
     # -- what is stored
 

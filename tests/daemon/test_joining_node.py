@@ -10,7 +10,7 @@ from test_fetcher import CHUNK_BYTES, HONEST, NORM_MAX, BrokenError, D, Source, 
 
 from tapestry_p2p.daemon.copies import Copies, Followed, copy_root, split
 from tapestry_p2p.daemon.fetcher import Fetcher, FetchError
-from tapestry_p2p.daemon.joiner import Joiner, Start
+from tapestry_p2p.daemon.joiner import LOOK_S, Joiner, Start
 from tapestry_p2p.gossip.adoption import Reference, decode_adoption, encode_adoption
 from tapestry_p2p.gossip.header import ADOPT
 from tapestry_p2p.gossip.settings import Settings
@@ -137,6 +137,11 @@ class Peers:
         self.copies = copies
         self.own_highest: object = None
         self.rounds = 5
+        self.all_here = False
+
+    @property
+    def is_untrained(self) -> bool:
+        return self.all_here and not self.trained()
 
     def trained(self) -> int:
         return len(self.copies.followed) if self.rounds else 0
@@ -221,6 +226,18 @@ async def test_nothing_is_adopted(reason: str) -> None:
     assert await found.find() is None
     assert not found.judged
     assert trio.current_time() - before <= 15
+
+
+@in_mock_time
+@pytest.mark.parametrize(("all_here", "waits_s"), [(True, 0.0), (False, LOOK_S)])
+async def test_who_begins_together_waits_for_those_that_are_still_to_come(
+    all_here: bool, waits_s: float
+) -> None:
+    found = Found(NAMED, f=1)
+    found.peers.rounds, found.peers.all_here = 0, all_here
+    before = trio.current_time()
+    assert await found.find() is None
+    assert trio.current_time() - before == pytest.approx(waits_s, abs=0.01)
 
 
 @in_mock_time

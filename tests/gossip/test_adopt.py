@@ -298,3 +298,15 @@ def test_one_that_others_know_of_never_adopts() -> None:
     bench.connect(key(5).public_key, *old.grow(2))
     with pytest.raises(ProtocolError):
         _publish(bench, encode_adoption(REFERENCES))
+
+
+def test_a_network_begins_while_all_that_are_known_are_here_and_none_has_trained() -> None:
+    one, other = Author(1), Author(2)
+    known = tuple((author.key, ("/ip4/127.0.0.1/tcp/1",)) for author in (one, other))
+    bench = Bench(bootstrap=known)
+    bench.connect(one.key, one.genesis())
+    assert not bench.protocol.is_untrained, "somebody is still to come"
+    bench.connect(other.key, other.genesis())
+    assert bench.protocol.is_untrained
+    bench.heads(one.key, one.difference(round=1))
+    assert not bench.protocol.is_untrained
