@@ -26,7 +26,8 @@ from tapestry_p2p.errors import FAILURE, NO_DAEMON, TapestryError
 
 ARM_TIMEOUT_S = 8 * 3600.0  # a whole training; whose process dies is known at once
 START_TIMEOUT_S = 300.0
-AWAY_S = 120.0
+AWAY_S = 120.0  # so long a trainer may take to be back
+THERE_S = 1.0  # a refused connection takes less
 BASELINES = ("alone", "sovereign")
 
 Scores = dict[str, Any]  # as learn/judge.py reports: bits_per_byte and bits_per_char by language
@@ -79,10 +80,13 @@ def ask_arm(text_socket: Path, arm: str, given_up: threading.Event) -> Scores:
     """
     deadline = time.monotonic() + AWAY_S
     while True:
+        asked = time.monotonic()
         try:
             scores = ask(text_socket, {"do": "arm", "name": arm}, ARM_TIMEOUT_S)
             return {**scores, "bits_per_byte": scores["bits_per_byte"] or scores["loss"]}
         except TapestryError as error:
+            if time.monotonic() > asked + THERE_S:  # it was there, and is away from now on
+                deadline = time.monotonic() + AWAY_S
             late = time.monotonic() > deadline or given_up.wait(0.5)
             if error.exit_code != NO_DAEMON or late:
                 raise
