@@ -1,12 +1,14 @@
 """XLA's compiled programs on disk, and a lock between the trainers of one machine.
 
 Rule: programs are found by what they compute, wherever the folder lies, so members share them. The
-first trainer compiles, the others find it; the system frees the lock of one that is killed.
+first trainer compiles, the others find it; the system frees the lock of one that is killed. XLA's
+cache notices a file half written, says so, and compiles.
 """
 
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import os
 from pathlib import Path
 from typing import Any
@@ -25,15 +27,28 @@ def use_cache(directory: Path) -> None:
 
 
 class CompileLock:
-    """A context manager, used again and again; waits until no other trainer compiles."""
+    """A context manager, used again and again: of those who compile ``what``, one at a time.
 
-    def __init__(self, directory: Path) -> None:
+    Once it was compiled (`compiled`) nobody waits: it is found. Should that be wrong, since the
+    code behind the name changed, some compile it at once, which costs time and nothing else.
+    """
+
+    def __init__(self, directory: Path, *what: object) -> None:
+        named = hashlib.sha256(repr(what).encode()).hexdigest()
         self._path = directory / "compile.lock"
+        self._done = directory / f"{named[:32]}.compiled"
         self._fd = -1
 
     def __enter__(self) -> None:
         self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
-        fcntl.flock(self._fd, fcntl.LOCK_EX)
+        if not self._done.exists():
+            fcntl.flock(self._fd, fcntl.LOCK_EX)
+        if self._done.exists():
+            fcntl.flock(self._fd, fcntl.LOCK_UN)
 
     def __exit__(self, *_: Any) -> None:
         os.close(self._fd)  # frees the lock
+
+    def compiled(self) -> None:
+        """All of it is in the folder."""
+        self._done.touch(mode=0o600)

@@ -148,7 +148,8 @@ def _make_loop(sock: socket.socket, isolated: tuple[bool, str], configure: dict[
         from tapestry_p2p.learn.task import Data
 
     use_cache(Path(configure["cache_dir"]))
-    cache = CompileLock(Path(configure["cache_dir"]))
+    what = [configure.get(name) for name in ("task", "options", "threads", "devices", "base")]
+    cache = CompileLock(Path(configure["cache_dir"]), *what)
     judged = configure["judge"]
     paths = [Path(path) for path in configure["data"]]
     options = dict(configure["options"])
@@ -166,6 +167,7 @@ def _make_loop(sock: socket.socket, isolated: tuple[bool, str], configure: dict[
     vectors = _say_hello(sock, isolated, program)
     with cache:
         program.compile()
+        cache.compiled()
         judge = Judge(judged, program)
         keeper = Keeper(Path(configure["state_dir"]), program, judge)
         measured = configure.get("gain")

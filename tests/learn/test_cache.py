@@ -1,8 +1,11 @@
-"""Compiled programs are found again, wherever their folder lies now."""
+"""Compiled programs are found again, wherever their folder lies; one trainer compiles at a time."""
 
 import subprocess
 import sys
+import threading
 from pathlib import Path
+
+from tapestry_p2p.learn.cache import CompileLock
 
 SCRIPT = """
 import sys
@@ -29,3 +32,24 @@ def test_what_one_member_compiled_is_found_by_another_under_its_own_path(tmp_pat
         (tmp_path / member).symlink_to(tmp_path / "cache")
         found.append(_programs(tmp_path / member))
     assert found[0] == found[1] != set()
+
+
+def test_who_comes_while_another_compiles_waits_and_later_nobody_does(tmp_path: Path) -> None:
+    first = CompileLock(tmp_path, "digits", {"width": 32})
+    passed = threading.Event()
+
+    def follow() -> None:
+        with CompileLock(tmp_path, "digits", {"width": 32}):
+            passed.set()
+
+    with first:
+        waits = threading.Thread(target=follow)
+        waits.start()
+        assert not passed.wait(0.2)
+        first.compiled()
+    assert passed.wait(10)
+    waits.join()
+    with CompileLock(tmp_path, "digits", {"width": 64}):  # somebody compiles another one
+        passed.clear()
+        follow()
+        assert passed.is_set()
