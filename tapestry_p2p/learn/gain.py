@@ -19,7 +19,7 @@ from typing import Any
 import jax
 from numpy.typing import NDArray
 
-from tapestry_p2p.learn.judge import Checkpoint, Judge
+from tapestry_p2p.learn.judge import BLENDS, Checkpoint, Judge, blend
 from tapestry_p2p.learn.learner import Average, Place, Program, norm, with_schedule_at
 from tapestry_p2p.learn.state import StateStore
 from tapestry_p2p.learn.vector import Params
@@ -35,7 +35,7 @@ TRIPS_JUDGED = 50  # judgements of one sovereign training at most
 TRIP_PATIENCE = 6  # and so many without a better one end it
 LAST_TRIP = 0.5  # of a schedule that has ended is gone through again, on own data alone
 POINTS_MAX = 256  # of each curve; full, every second one goes
-FORM = 2  # of what is saved
+FORM = 3  # of what is saved
 JUDGING = 0.5  # of a training's time at most goes into judging it
 
 Vector = NDArray[Any]  # float32, of the whole model: leaves that never leave are in it too
@@ -74,8 +74,11 @@ class Track:
 class Beside:
     """A training beside the shared one, with the average that the shared one has too."""
 
-    def __init__(self, program: Program, place: Place, average: Average | None) -> None:
+    def __init__(
+        self, program: Program, place: Place, average: Average | None, start: Vector | None = None
+    ) -> None:
         self._program, self.place, self.average = program, place, average
+        self.start = start  # of a sovereign training: the shared model that it began from
 
     def advance(self) -> bool:
         """One inner step; False if it led out of the finite."""
@@ -135,6 +138,7 @@ class Gain:
         self._trip_due = 0
         self._trip_from = self._trip_start = -1  # steps, and place in the schedule, as it began
         self._on_trip = False  # whether the sovereign training is under way
+        self._blends: list[float] = []  # of its end with its start, still to be judged
         for name in (name for name, wanted in self._with.items() if wanted):
             start = program.fresh(program.genesis)
             self._beside[name] = Beside(program, start, self._average(AVERAGES[name]))
@@ -242,17 +246,31 @@ class Gain:
             last = [point[0] for point in self.tracks[SOVEREIGN].points[-1:]]
             return self._told(SOVEREIGN, max([self.steps, *last]))
         beside = self._beside[SOVEREIGN]
+        if self._blends:
+            return self._blended(beside)
         over = self._program.over(beside.place)
         if not over and beside.place.step < self._trip_due:
             self._on_trip = self._step(beside)
             return None
-        step = self._trip_from + beside.place.step - self._trip_start
-        self._trip.append(self._judged(beside.vector, step))
+        self._trip.append(self._judged(beside.vector, self._trip_step))
         self._trip_due = beside.place.step + (self._every or EVERY_STEPS)
         if over or (self._given_up(self._trip) and not self._program.over(place)):
-            self._on_trip = False
+            self._blends = list(BLENDS[::2])
         self.apart = self.distance(self._program.layout.whole(shown()))
-        return self._told(SOVEREIGN, max(self.steps, step))
+        return self._told(SOVEREIGN, max(self.steps, self._trip_step))
+
+    @property
+    def _trip_step(self) -> int:
+        """Own steps of the sovereign training under way, those of the shared model among them."""
+        return self._trip_from + self._beside[SOVEREIGN].place.step - self._trip_start
+
+    def _blended(self, beside: Beside) -> dict[str, Any]:
+        """Judge a model between the end of a sovereign training and its start."""
+        assert beside.start is not None
+        share = self._blends.pop()
+        self._judged(blend(beside.start, beside.vector, share), self._trip_step)
+        self._on_trip = bool(self._blends)
+        return self._told(SOVEREIGN, max(self.steps, self._trip_step))
 
     def _begin_trip(self, place: Place, vector: Vector) -> None:
         program, step = self._program, place.step
@@ -260,8 +278,9 @@ class Gain:
             step = round(program.schedule_steps * (1 - LAST_TRIP))
         moments = with_schedule_at(program.owned(place.moments), step)
         start = Place(program.params(vector), moments, step, place.cursor)
-        self._beside[SOVEREIGN] = Beside(program, start, self._average(TripAverage, vector))
-        self._on_trip = True
+        average = self._average(TripAverage, vector)
+        self._beside[SOVEREIGN] = Beside(program, start, average, vector.copy())
+        self._on_trip, self._blends = True, []
         self._trip_from, self._trip_start = self.steps, step
         self._trip, self._trip_due = [], step  # the shared model itself comes first
 
@@ -379,7 +398,7 @@ class Gain:
         counters["every"], counters["apart"] = self._every, self.apart
         counters["steps"] = self.steps
         trip = [self._on_trip, self._trip, self._trip_due, self._trip_from, self._trip_start]
-        counters["trip"] = trip
+        counters["trip"], counters["blends"] = trip, self._blends
         counters["places"] = {
             name: [b.place.step, b.place.cursor, b.average.seen if b.average else 0]
             for name, b in self._beside.items()
@@ -393,6 +412,8 @@ class Gain:
             if beside.average:
                 tree[name]["average"] = beside.average.vector
         if self._with[SOVEREIGN]:
+            start = self._beside[SOVEREIGN].start
+            tree["start"] = self._program.whole_genesis if start is None else start
             tree["best"] = self.best.vector
         return tree
 
@@ -402,10 +423,12 @@ class Gain:
         if self._with[SOVEREIGN]:
             self.best = Checkpoint(tree["best"], *counters["best"])
         self.steps = counters["steps"]
-        trip = counters["trip"]
+        trip, self._blends = counters["trip"], counters["blends"]
         self._on_trip, self._trip, self._trip_due, self._trip_from, self._trip_start = trip
         for name, (step, cursor, seen) in counters["places"].items():
             kept = tree[name]
             place = self._program.copy(Place(kept["params"], kept["moments"], step, cursor))
             average = AVERAGES[name](kept["average"], seen) if "average" in kept else None
             self._beside[name] = Beside(self._program, place, average)
+        if self._on_trip:
+            self._beside[SOVEREIGN].start = tree["start"]

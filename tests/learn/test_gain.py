@@ -14,7 +14,7 @@ from trainer_kit import TINY, Node, text_file
 
 from tapestry_p2p import link
 from tapestry_p2p.learn.gain import EVERY_STEPS, POINTS_MAX, TRACKS, Gain, Track
-from tapestry_p2p.learn.judge import Judge
+from tapestry_p2p.learn.judge import BLENDS, Judge, blend
 from tapestry_p2p.learn.keep import Keeper
 from tapestry_p2p.learn.learner import Average, Place, Program
 from tapestry_p2p.learn.load import load
@@ -303,6 +303,36 @@ def test_the_last_shared_model_is_trained_on_once(
         assert trip.place.step == STEPS
         steps = [record["step"] for record in told if record and record["track"] == "sovereign"]
         assert steps[-1] == STEPS + STEPS // 2
+
+
+def test_a_trip_ends_with_models_between_its_end_and_the_shared_one(
+    program: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gain = _gain(program, tmp_path, _pace(), alone=False)
+    place, _ = _trained(program, gain, STEPS, ENOUGH_S)
+    shared = program.layout.whole(place.params)
+    seen, held_out = [], gain._judge.held_out
+
+    def keeps(params: Params) -> float:
+        seen.append(program.layout.whole(params))
+        return held_out(params)
+
+    monkeypatch.setattr(gain._judge, "held_out", keeps)
+    while gain.unfinished(place):
+        gain.finish(place, lambda: place.params)
+        if len(gain._blends) == 1 and gain._on_trip:  # the rest of it comes after a kill
+            gain.save()
+            left = _gain(program, tmp_path, _pace(), alone=False)
+            assert left._blends == gain._blends
+            start = left._beside["sovereign"].start
+            assert start is not None
+            assert np.array_equal(start, shared)
+    end = gain._beside["sovereign"].vector
+    shares = BLENDS[::-2]
+    assert len(seen) > len(shares)
+    for vector, share in zip(seen[-len(shares) :], shares, strict=True):
+        assert np.array_equal(vector, blend(shared, end, share))
+    assert gain.best.score == min(held_out(program.params(vector)) for vector in seen)
 
 
 def test_where_sharing_does_not_help_the_own_model_is_the_twin(
