@@ -77,6 +77,7 @@ def _facts(status: Facts, told: Facts, found: Facts, about: Facts) -> list[list[
         ["", ""],
         ["task", cell(found["task"])],
         ["parameters", str(found["parameters"])],
+        *([["not in it", ", ".join(map(cell, found["local"]))]] if found["local"] else []),
         ["schema", found["schema"]],
         ["licence", cell(status["licence"]) or "not stated"],
         ["network id", status["network_id"]],

@@ -24,7 +24,14 @@ TIMEOUT_S = 600.0
 SHOWN = ("bits_per_byte", "bits_per_char", "accuracy", "loss")
 
 
-def export(folder: Path, *, copy: bool = False, model: str = "shared", json: bool = False) -> int:
+def export(
+    folder: Path,
+    *,
+    copy: bool = False,
+    model: str = "shared",
+    local: bool = False,
+    json: bool = False,
+) -> int:
     """Write the running member's model, with what is needed to use it and to check its lineage.
 
     Example: tapestry export my-model && tapestry verify my-model
@@ -38,12 +45,17 @@ def export(folder: Path, *, copy: bool = False, model: str = "shared", json: boo
         that `generate` shows: a little worse, and proven by its root.
     model
         shared, or sovereign: the member's own one, trained further on its data.
+    local
+        Also write the parameters that never leave, for yourself: FOLDER.local.safetensors, beside
+        the folder. `generate` and `eval` of the folder take it up from there.
     json
         Print it as JSON.
     """
     if model not in RUNNING or (copy and model != RUNNING[0]):
         raise TapestryError("--model is shared or sovereign, and --copy goes with shared", USAGE)
     target = folder.absolute()
+    if local and f.beside(target).exists():
+        raise TapestryError(f"{f.beside(folder)} is there already; name another folder", FAILURE)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise TapestryError(f"{folder} is not an empty folder; name another", FAILURE)
     taken = left_model()
@@ -55,56 +67,69 @@ def export(folder: Path, *, copy: bool = False, model: str = "shared", json: boo
             FAILURE,
         )
     if taken:
-        return _copied(Path(taken), target, json)
-    result = {"path": str(target), **write(target, copy, model)}
+        return _copied(Path(taken), target, local, json)
+    result = {"path": str(target), **write(target, copy, model, local)}
+    result["local_path"] = _local_path(target)
     show(result, as_json=json, lines=_lines(folder, result))
     return OK
 
 
-def write(target: Path, copy: bool, model: str = "shared") -> dict[str, Any]:
+def write(target: Path, copy: bool, model: str = "shared", local: bool = False) -> dict[str, Any]:
     """Export the running member's model into a folder, whole or not at all; what is said of it."""
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         draft = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
         try:
-            facts = _fill(draft, copy, model)
+            facts = _fill(draft, copy, model, local)
             draft.chmod(0o755)
             if target.exists():
                 target.rmdir()
+            if f.beside(draft).exists():
+                f.beside(draft).rename(f.beside(target))
             draft.rename(target)
         finally:
             shutil.rmtree(draft, ignore_errors=True)
+            f.beside(draft).unlink(missing_ok=True)
     except OSError as error:
         raise TapestryError(f"{target} cannot be written: {error.strerror}", FAILURE) from error
     return facts
 
 
-def _copied(taken: Path, target: Path, json: bool) -> int:
+def _copied(taken: Path, target: Path, local: bool, json: bool) -> int:
     """The member has left: what it took along then, which is proven by the entries of then."""
     try:
         shutil.copytree(taken, target, dirs_exist_ok=True)
+        if local and f.beside(taken).exists():
+            shutil.copy(f.beside(taken), f.beside(target))
     except (OSError, shutil.Error) as error:
         raise TapestryError(f"{target} cannot be written: {error}", FAILURE) from error
-    result = {**f.read_json(taken.with_suffix(".json")), "path": str(target)}
+    result = {"local": [], **f.read_json(taken.with_suffix(".json")), "path": str(target)}
+    result["local_path"] = _local_path(target)
     words = f"as it was when this member left, entry {result['entry']}: {target}"
     show(result, as_json=json, lines=[words])
     return OK
 
 
-def _fill(draft: Path, copy: bool, model: str) -> dict[str, Any]:
+def _local_path(target: Path) -> str:
+    return str(f.beside(target)) if f.beside(target).exists() else ""
+
+
+def _fill(draft: Path, copy: bool, model: str, local: bool) -> dict[str, Any]:
     """Ask everybody, write all files; what is said of them."""
     paths = find_paths()
     manifest = load_manifest(paths.manifest)
     status = ask(paths.control_socket, {"do": "status"})
     told = ask(paths.control_socket, {"do": "lineage"})
     own = published(paths.state / "store", manifest.limits.norm_max)
-    request: dict[str, Any] = {"do": "export", "path": str(draft), "model": model}
+    request: dict[str, Any] = {"do": "export", "path": str(draft), "model": model, "local": local}
     if copy:
         numbers = draft / "vector"
         numbers.write_bytes(own.vector.astype("<f4").tobytes())
         request["vector"] = str(numbers)
     found = ask_trainer(request, TIMEOUT_S)
     (draft / "vector").unlink(missing_ok=True)
+    if (draft / f.LOCAL).exists():
+        (draft / f.LOCAL).rename(f.beside(draft))
     code = task_file(manifest, paths.config)
     if code is not None:
         shutil.copyfile(code, draft / code.name)
@@ -148,6 +173,7 @@ def complete(
         "scores": _flat(found["scores"]),
         "differs": differs,
         "mixed": [row["id"] for row in told["mixed"]],
+        "local": found["local"],
     }
     card = model_card(status, told, found, about)
     (draft / f.CARD).write_text(card, encoding="utf-8")
@@ -209,6 +235,13 @@ def _flat(scores: dict[str, dict[str, Any]]) -> dict[str, dict[str, float]]:
     }
 
 
+def _own_part(result: dict[str, Any]) -> str:
+    names = ", ".join(result["local"])
+    if result["local_path"]:
+        return f"{names}: never left this member; yours to keep in {result['local_path']}"
+    return f"{names}: never left this member and is not in it; --local writes it beside the folder"
+
+
 def _lines(folder: Path, result: dict[str, Any]) -> list[str]:
     sizes, scores = result["bytes"], result["scores"]
     lines = [f"model and card are in {folder}: entry {result['entry']}, round {result['round']}"]
@@ -219,4 +252,6 @@ def _lines(folder: Path, result: dict[str, Any]) -> list[str]:
         lines.append(f"{name:24} {sizes[name]:>10} bytes  {measure} {value:.4f}{against}")
     if result["differs"]:
         lines.append(f"it is {100 * result['differs']:.2f} % from the copy that peers hold")
+    if result["local"]:
+        lines.append(_own_part(result))
     return [*lines, f"check it anywhere, without a network: tapestry verify {folder}"]

@@ -18,6 +18,7 @@ from tapestry_p2p.mix.codec import Vector
 FORMAT = "tapestry export 1"
 MODEL, INT8, PUBLISHED = "model.safetensors", "model.int8.safetensors", "published.safetensors"
 WHOLE = "whole.safetensors"  # the base with the adapters added, where adapters were trained
+LOCAL = "local.safetensors"  # of a task with parameters that never leave; never stays in the folder
 CARD, CONFIG, MANIFEST = "README.md", "config.json", "network.toml"
 LINEAGE, SIGNATURE = "lineage.json", "lineage.sig"
 NEEDED = (MODEL, INT8, CARD, CONFIG, MANIFEST)
@@ -31,6 +32,11 @@ def digest_of(path: Path) -> str:
     """SHA-256 of a file's bytes in hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def beside(folder: Path) -> Path:
+    """Where the parameters lie that are not in the folder, for they never leave their member."""
+    return folder.with_name(f"{folder.name}.{LOCAL}")
 
 
 def files_in(folder: Path) -> Iterator[Path]:

@@ -9,6 +9,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from tapestry_p2p.cli.folder import beside
 from tapestry_p2p.cli.model import models_folder
 from tapestry_p2p.cli.output import show
 from tapestry_p2p.cli.verify import judge
@@ -65,6 +66,8 @@ def _copy_verified(folder: Path, target: Path, member: str) -> str:
         verdict = judge(draft, member)
         if verdict.faults:
             raise TapestryError(f"{folder} does not hold: {verdict.faults[0]}", REFUSED)
+        if beside(folder.absolute()).is_file():
+            shutil.copy(beside(folder.absolute()), beside(target))
         os.rename(draft, target)
     finally:
         shutil.rmtree(draft, ignore_errors=True)

@@ -65,14 +65,17 @@ def _take_along(paths: Paths) -> Path | None:
             raise
         return None
     from tapestry_p2p.cli.export import write
-    from tapestry_p2p.cli.folder import write_json
+    from tapestry_p2p.cli.folder import beside, write_json
 
     target = models_folder() / LEFT.format(network_id[:8])
     draft = target.with_name(f".{target.name}.{os.getpid()}")
     try:
-        facts = write(draft, copy=False)
+        facts = write(draft, copy=False, local=True)
         write_json(target.with_suffix(".json"), facts)
         shutil.rmtree(target, ignore_errors=True)
+        beside(target).unlink(missing_ok=True)
+        if beside(draft).exists():
+            beside(draft).rename(beside(target))
         draft.rename(target)
     except (TapestryError, OSError) as error:
         note(f"the model could not be exported: {getattr(error, 'message', error)}")

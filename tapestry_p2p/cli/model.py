@@ -13,7 +13,16 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from tapestry_p2p.cli.folder import CONFIG, INT8, MANIFEST, MODEL, WHOLE, digest_of, read_json
+from tapestry_p2p.cli.folder import (
+    CONFIG,
+    INT8,
+    MANIFEST,
+    MODEL,
+    WHOLE,
+    beside,
+    digest_of,
+    read_json,
+)
 from tapestry_p2p.cli.output import note, show
 from tapestry_p2p.daemon.ask import ask
 from tapestry_p2p.daemon.departure import departure
@@ -186,6 +195,7 @@ def offline(model: str, request: dict[str, Any], *, int8: bool, trust_code: bool
         "data_seed": config.get("seed", 0),
         "schema": "" if whole.exists() else config.get("schema", ""),
         "file": str(whole if whole.exists() else folder / (INT8 if int8 else MODEL)),
+        "local": str(beside(folder)) if beside(folder).is_file() else "",
         "int8": int8,
         "cache_dir": str(find_paths().cache),
     }

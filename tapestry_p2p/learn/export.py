@@ -21,6 +21,9 @@ from tapestry_p2p.learn.vector import Layout, Params, leaves_of
 
 MODEL, INT8 = "model.safetensors", "model.int8.safetensors"
 WHOLE = "whole.safetensors"  # of a network of adapters: its base with the adapters added
+LOCAL = (
+    "local.safetensors"  # the member's own part; in the folder only until the asker takes it out
+)
 
 Vector = NDArray[np.float32]
 
@@ -32,13 +35,15 @@ def export(
     vector: Vector,
     judge: Callable[[Params], dict[str, Any]],
     own: Params | None = None,
+    with_local: bool = False,
 ) -> dict[str, Any]:
     """Write float32[d] as ``model.safetensors`` and ``model.int8.safetensors``. OSError.
 
     Of adapters a third file is the model that they make of their base, for any other program.
 
     Returns what a model card needs, with what ``judge`` says of both. Local leaves, which stay out
-    of the files, are judged as they are in the tree ``own``.
+    of these files, are judged as they are in the tree ``own``; ``with_local`` writes them to one of
+    their own, ``local.safetensors``.
     """
     facts = {"task": task.name, "schema": layout.schema, "card": str(getattr(task, "card", ""))}
     tensors = named(layout, vector)
@@ -50,12 +55,16 @@ def export(
         whole = leaves_of(merged(layout.unflatten(vector)))
         added = {name: np.asarray(leaf) for name, leaf in whole.items()}
         replace(folder / WHOLE, safetensors.numpy.save(added, metadata=facts))
+    if with_local and own is not None and layout.local_leaves:
+        kept = {path: np.asarray(leaf) for path, leaf in layout.local_part(own).items()}
+        replace(folder / LOCAL, safetensors.numpy.save(kept, metadata=facts))
     rounded = dequantised(small)
     by_name = [rounded[leaf.path].ravel() for leaf in layout.leaves]
     return {
         **facts,
         "parameters": layout.parameters,
         "layout": [[leaf.path, list(leaf.shape), leaf.dtype] for leaf in layout.leaves],
+        "local": [leaf.path for leaf in layout.local_leaves],
         "bytes": {name: (folder / name).stat().st_size for name in (MODEL, INT8)},
         "scores": {
             MODEL: judge(layout.unflatten(vector, own)),

@@ -111,8 +111,8 @@ def _generate(task: Task, params: Params, request: dict[str, Any]) -> dict[str, 
 def load_params(task: Task, path: Path, schema: str, local: Path | None = None) -> Params:
     """The tree that a safetensors file holds; eight-bit leaves stay so where the task can use them.
 
-    ``local``: the file of the parameters that never leave a member, if the model has such. TaskError
-    if the task builds another model than the one of that schema hash ("" is any), or a part lacks.
+    ``local``: the file of the parameters that never leave, if the model has such. TaskError if the
+    task builds another model than the one of that schema hash ("" is any), or a parameter lacks.
     """
     import jax
     import safetensors.numpy

@@ -113,8 +113,8 @@ class Questions:
             vector = layout.flatten(own) if given is None else _numbers(given)
             if len(vector) != layout.parameters:
                 return {"error": f"vector must hold {layout.parameters} numbers"}
-            judge = self._judge.report
-            return export(Path(path), self._program.task, layout, vector, judge, own)
+            task, judge, local = self._program.task, self._judge.report, bool(question.get("local"))
+            return export(Path(path), task, layout, vector, judge, own, local)
         except OSError as error:
             return {"error": f"{path}: {error.strerror}"}
 

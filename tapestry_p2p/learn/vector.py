@@ -92,6 +92,12 @@ class Layout:
             [leaves[index].astype(np.float32).ravel() for index in self._travelling]
         )
 
+    def local_part(self, params: Params) -> dict[str, Any]:
+        """The local leaves of a tree by their paths."""
+        leaves = jax.tree_util.tree_leaves(params)
+        found = zip(self._staying, self.local_leaves, strict=True)
+        return {leaf.path: leaves[index] for index, leaf in found}
+
     def tree(self, leaves: Mapping[str, Any]) -> Params:
         """The tree whose leaf at each path is ``leaves[path]``, whatever that is."""
         places = zip(self._travelling + self._staying, self.leaves + self.local_leaves, strict=True)

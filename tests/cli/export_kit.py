@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from tapestry_p2p.cli.export import complete
+from tapestry_p2p.cli.folder import LOCAL, beside
 from tapestry_p2p.daemon.copies import copy_root
 from tapestry_p2p.daemon.manifest import Genesis, Manifest, Network, Schema, Task
 from tapestry_p2p.daemon.published import Published
@@ -18,8 +19,7 @@ from tapestry_p2p.gossip.identity import Identity
 from tapestry_p2p.gossip.lineage import sign_statement
 from tapestry_p2p.learn.export import export
 from tapestry_p2p.learn.load import load
-from tapestry_p2p.learn.task import Data
-from tapestry_p2p.learn.vector import Layout
+from tapestry_p2p.learn.task import Data, layout_of
 from tapestry_p2p.mix.copy import PublicCopy
 
 OPTIONS = {"layers": 1, "width": 8, "heads": 1, "context": 16, "batch_size": 2}
@@ -30,14 +30,18 @@ ANA, BO, EVE = (Identity(bytes([n]) * 32) for n in (1, 2, 3))
 class World:
     """One model and the network that trains it."""
 
-    def __init__(self) -> None:
-        self.task = load("language", OPTIONS, Data([], 1, content=TEXT))
-        params = self.task.init(jax.random.key(1))
-        self.layout = Layout(params)
-        self.genesis = self.layout.flatten(params)
+    def __init__(self, local: str = "") -> None:
+        """``local``: patterns of parameters that never leave."""
+        options: dict[str, bool | int | float | str] = dict(OPTIONS)
+        if local:
+            options["local"] = local
+        self.task = load("language", options, Data([], 1, content=TEXT))
+        self.params = self.task.init(jax.random.key(1))
+        self.layout = layout_of(self.task, self.params)
+        self.genesis = self.layout.flatten(self.params)
         self.manifest = Manifest(
             network=Network(name="Roses", licence="CC-BY-4.0"),
-            task=Task(name="language", options=dict(OPTIONS)),
+            task=Task(name="language", options=options),
             schema=Schema(hash=self.layout.schema, parameters=self.layout.parameters),
             genesis=Genesis(
                 seed=1, root=copy_root(PublicCopy(self.genesis)).hex(), members=[ANA.peer_id]
@@ -77,7 +81,10 @@ class World:
         folder.mkdir()
         own: Published = changes.pop("own", None) or self.stream(by, 10)
         vector = own.vector if copy else own.vector * np.float32(1.01)
-        found = export(folder, self.task, self.layout, vector, lambda _: {"loss": {"own": 1.5}})
+        told = {"loss": {"own": 1.5}}
+        found = export(folder, self.task, self.layout, vector, lambda _: told, self.params, True)
+        if (folder / LOCAL).exists():
+            (folder / LOCAL).rename(beside(folder))
         status = {
             "network": "Roses", "network_id": self.manifest.network_id.hex(), "id": by.peer_id,
             "name": "Ana | <b>", "licence": "CC-BY-4.0", "rule": "cs_plus", "tolerate": 0,
@@ -85,10 +92,10 @@ class World:
         }  # fmt: skip
         head = self.stream(BO, 3).entries[-1]
         row = {"id": BO.peer_id, "name": "Bo", "languages": ["de"], "head": head.encode().hex()}
-        told = {"languages": ["en"], "mixed": [row], **changes}
+        said = {"languages": ["en"], "mixed": [row], **changes}
 
         def signed(digest: str) -> bytes:
             return sign_statement(self.manifest.network_id, bytes.fromhex(digest), by.sign)
 
-        complete(folder, self.manifest, status, told, own, found, signed)
+        complete(folder, self.manifest, status, said, own, found, signed)
         return folder

@@ -36,7 +36,12 @@ class Person:
         self.log = home.parent / f"{home.name}.log"
 
     def types(self, *words: str) -> str:
-        done = subprocess.run(
+        done = self.tries(*words)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def tries(self, *words: str) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
             [sys.executable, "-m", "tapestry_p2p", *words],
             env=self._environ,
             capture_output=True,
@@ -45,8 +50,6 @@ class Person:
             timeout=DEADLINE_S,
             check=False,
         )
-        assert done.returncode == 0, done.stderr
-        return done.stdout
 
     def runs(self) -> "subprocess.Popen[bytes]":
         with self.log.open("ab") as log:

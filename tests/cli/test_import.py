@@ -5,8 +5,10 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from export_kit import ANA, EVE, TEXT, World
+from safetensors.numpy import load_file, save
 
 from tapestry_p2p.cli import folder as f
 from tapestry_p2p.cli.main import main
@@ -118,6 +120,28 @@ def test_a_model_of_another_schema_is_refused(exported: Path) -> None:
     more = {"prompt": "", "bytes": 1, "temperature": 0, "seed": 0, "schema": "00" * 32}
     with pytest.raises(TaskError, match="another model"):
         asked(exported, "generate", False, **more)
+
+
+def test_a_part_that_never_leaves_lies_beside_the_folder(
+    tmp_path: Path, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    world = World(local="norm/*")
+    folder = world.export(tmp_path / "mine")
+    assert "norm/scale" not in load_file(folder / f.MODEL)
+    assert "| not in it | norm\\/scale |" in (folder / f.CARD).read_text()
+    assert main(["verify", str(folder)]) == 0
+    words = ("generate", "ring", "--bytes", "4", "--temperature", "0")
+    text = told(capsys, *words, "--model", str(folder))["text"]
+    assert told(capsys, "import", str(folder), "--name", "kept")["name"] == "kept"
+    assert told(capsys, *words, "--model", "kept")["text"] == text
+    assert told(capsys, *words, "--model", "kept", "--int8")["text"]
+
+    other = {"norm/scale": np.zeros(3, np.float32)}
+    f.beside(folder).write_bytes(save(other))
+    assert main([*words, "--model", str(folder)]) == 78
+    f.beside(folder).unlink()
+    assert main([*words, "--model", str(folder)]) == 78
+    assert capsys.readouterr().err.count("norm/scale never left the member") == 2
 
 
 def test_code_of_its_own_is_run_only_if_it_is_trusted(

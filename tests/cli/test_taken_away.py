@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from safetensors.numpy import load_file
 from schema_kit import hold
 from test_by_hand import Person
 
@@ -22,6 +23,9 @@ assert not any(name.startswith("tapestry") for name in sys.modules)
 """
 
 
+LOCAL = ["norm/scale"]  # never leaves: on an exported folder it is used from beside it
+
+
 @pytest.fixture
 def people(tmp_path: Path) -> Iterator[tuple[Person, Person]]:
     with ExitStack() as stack:
@@ -30,7 +34,8 @@ def people(tmp_path: Path) -> Iterator[tuple[Person, Person]]:
 
 def test_a_model_is_taken_away_and_proven(people: tuple[Person, Person], tmp_path: Path) -> None:
     ana, bo = people
-    ana.types("init", "--name", "Ana", "--languages", "fr", "--task-option", "width=16")
+    options = ("--task-option", "width=16", "--task-option", f"local={LOCAL[0]}")
+    ana.types("init", "--name", "Ana", "--languages", "fr", *options)
     ana.runs()
     ana.sees(lambda status: bool(status["round"] >= 1))
     link = hold("invite", ana.types("invite", "--json"))["link"]
@@ -60,12 +65,16 @@ def test_a_model_is_taken_away_and_proven(people: tuple[Person, Person], tmp_pat
 def _holds_anywhere(ana: Person, bo: Person, tmp_path: Path) -> None:
     """What Bo exports is verified and used in the home of somebody who runs nothing."""
     told = {}
-    for name, words in (("shown", []), ("copy", ["--copy"])):
+    for name, words in (("shown", ["--local"]), ("copy", ["--copy"])):
         out = bo.types("export", str(tmp_path / name), *words, "--json")
         told[name] = hold("export", out)
     assert told["shown"]["mixed"] == [hold("id", ana.types("id", "--json"))["id"]]
     assert told["shown"]["differs"] > 0
     assert told["copy"]["differs"] == 0
+    own_part = Path(told["shown"]["local_path"])
+    assert own_part == tmp_path / "shown.local.safetensors"
+    assert list(load_file(own_part)) == told["shown"]["local"] == told["copy"]["local"] == LOCAL
+    assert (own_part.stat().st_mode & 0o777, told["copy"]["local_path"]) == (0o600, "")
     exact, small = (next(iter(row.values())) for row in told["shown"]["scores"].values())
     assert small <= 1.01 * exact
     sizes = told["shown"]["bytes"]
@@ -86,3 +95,7 @@ def _holds_anywhere(ana: Person, bo: Person, tmp_path: Path) -> None:
     assert int(done.stdout) == told["shown"]["parameters"]
     said = ana.types("generate", "Alle ", "--model", str(tmp_path / "shown"), "--int8", "--json")
     assert hold("generate", said)["tokens_per_s"] > 0
+    own_part.rename(tmp_path / "elsewhere")
+    refused = ana.tries("generate", "Alle ", "--model", str(tmp_path / "shown"))
+    assert refused.returncode == 78
+    assert "norm/scale never left the member" in refused.stderr
