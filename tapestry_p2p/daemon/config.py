@@ -201,7 +201,7 @@ class Gain(Section, frozen=True, kw_only=True):
         bool,
         Meta(
             description="Keep a model of your own: the shared one trained further on your data. It"
-            " never leaves. Takes memory for five models."
+            " never leaves. Takes memory for six models."
         ),
     ] = True
     publish: Annotated[
