@@ -33,6 +33,7 @@ class Link:
     repeats: Bucket  # frames that held nothing new
     connected: bool = False
     connected_at: float = 0.0
+    idle_since: float = 0.0  # when it was last connected, or first considered
     greeted: bool = False  # its hello was accepted on this connection
     address: str = ""  # where the connection came from, or went
     hello_at: float = 0.0  # when ours was last sent
@@ -96,6 +97,7 @@ class Links:
         self._is_new = is_new  # on probation: takes the row of one who is not last of all
         self._links: dict[bytes, Link] = {}
         self._again_at = 0.0
+        self._forget_at = 0.0
 
     def __len__(self) -> int:
         return len(self._links)
@@ -153,7 +155,7 @@ class Links:
         if link is None or not link.connected:
             return
         short = not link.greeted or at - link.connected_at < SHORT_S
-        link.connected, link.greeted = False, False
+        link.connected, link.greeted, link.idle_since = False, False, at
         link.heads, link.copies, link.said, link.relays = {}, {}, {}, {}
         link.attempts = link.attempts + 1 if short else 0
         link.dial_at = at + self._turn(peer) + self._backoff(link)
@@ -172,6 +174,20 @@ class Links:
         if link is not None:
             link.is_away = False
             link.attempts, link.dial_at = 16, at + self._settings.dial_retry_max_s
+
+    def forget_spent(self, at: float) -> None:
+        """Drop the rows of peers that are long gone and that nobody dials any more.
+
+        Their buckets are full again and no wait is left; else whoever was met once keeps a row.
+        """
+        if at < self._forget_at:
+            return
+        window = self._settings.blame_window_s  # the slowest bucket fills in that time
+        self._forget_at = at + window / 8
+        for peer, link in list(self._links.items()):
+            last = max(link.idle_since, link.dial_at or 0.0)
+            if not link.connected and link.dialling_since is None and at - last >= window:
+                del self._links[peer]
 
     def is_full_for(self, peer: bytes) -> bool:
         """Whether there is no room even to dial a peer."""
@@ -217,6 +233,7 @@ class Links:
             Bucket(config.blames_max / config.blame_window_s, config.blames_max),
             Bucket(DIGESTS / config.digest_every_s, 2 * DIGESTS),
             Bucket(config.repeats_per_s, config.repeats_max),
+            idle_since=at,
         )
         self._links[peer] = link
         return link

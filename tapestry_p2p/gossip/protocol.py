@@ -195,6 +195,7 @@ class Protocol:
         behind = (k for k, s in state.streams.items() if s.followed and not s.is_settled)
         state.touched.update(behind)
         self._dial()
+        state.links.forget_spent(state.now)
         speaking = state.own.voice is Voice.SPEAKING and state.own.head is not None
         if speaking and state.now - self._own_profile_at >= self.settings.profile_every_s:
             self._own_profile_at = state.now

@@ -89,3 +89,24 @@ def test_a_table_of_founders_who_are_away_refuses_no_newcomer() -> None:
     assert set(bench.protocol.greeted()) == set(NEWCOMERS)
     (drop,) = only(bench.step(Connected(key(50).public_key, bench.now)), Drop)
     assert drop.reason == "full"
+
+
+def test_a_row_is_forgotten_once_it_holds_nothing_that_a_new_one_would_not() -> None:
+    links = _links()
+    idle, shunned, barred, wanted, stays = FOUNDERS[:5]
+    for peer in (idle, shunned, barred, wanted, stays):
+        link = links.connect(peer, 0.0, "/ip4/20.1.2.3/tcp/4001")
+        assert link is not None
+        link.greeted = True
+        link.blames.take(8 if peer == barred else 1, 10.0)
+        if peer != stays:
+            links.disconnect(peer, 10.0)
+    links.shun(shunned, 10.0)
+    window, found = make_settings().blame_window_s, []
+    for at in range(0, int(2 * window), 5):
+        for peer in links.due([wanted], float(at)):
+            links.dial_failed(peer, float(at))
+        links.forget_spent(float(at))
+        found.append({peer for peer in (idle, shunned, barred, wanted, stays) if links.get(peer)})
+        assert at >= window or len(found[-1]) == 5
+    assert found[-1] == {wanted, stays}
