@@ -128,7 +128,10 @@ def crowd_rows(crowds: Sequence[Crowd]) -> list[Row]:
             Row(f"{name}: tables of one", crowd.memory_kb, "kB", better="neither"),
             Row(f"{name}: CPU of one protocol", crowd.cpu_us, "µs/s", better="neither"),
             Row(f"{name}: links of one, mean", crowd.links, better="neither"),
-            Row(f"{name}: rounds until all are near", crowd.rounds, better="neither"),
+            Row(
+                f"{name}: rounds until all are near, beside a random regular graph", crowd.rounds,
+                baseline=crowd.rounds_regular, better="neither",
+            ),
             Row(f"{name}: mu2 of the links", crowd.mu2, better="neither"),
             Row(f"{name}: living members out of reach", crowd.alone, bound=0),
             Row(

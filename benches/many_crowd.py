@@ -35,6 +35,7 @@ SETTLE_S, WINDOW_S = 450.0, 600.0
 LOOKED_AT = 8  # members whose events are kept, to be replayed
 WEIGHED = 24  # members whose tables are measured
 REPLAYS = 3
+SWAPS = 10  # for each link, to make a graph random
 NEAR = 0.1  # of the mean: so close everybody must come
 HAPPENED = ("published", "applied", "connected", "joined_late", "left", "crashed")
 
@@ -52,6 +53,7 @@ class Crowd:
     links: float  # among those who stayed, as the next three
     links_least: int
     rounds: int  # of plain averaging until all are near the mean of a vector that one had
+    rounds_regular: int  # the same on a random graph in which everybody has all its links
     mu2: float  # second smallest eigenvalue of the links' Laplacian
     alone: int  # of all that live: no path of links leads to them
     listed: float  # members in a member's table
@@ -101,6 +103,7 @@ def run(members: int, seed: int, settle_s: float = SETTLE_S, window_s: float = W
         alone=len(living) - reached(graph),
         listed=mean(len(_protocol(member).members()) for member in weighed),
         rounds=rounds_to_mean(settled),
+        rounds_regular=rounds_to_mean(regular(len(settled), seed)),
         mu2=second_eigenvalue(settled),
         took_s=time.process_time() - began,
         happened={what: counts[what] for what in HAPPENED},
@@ -224,6 +227,30 @@ def rounds_to_mean(graph: list[list[int]]) -> int:
         if np.abs(x - 1.0).max() <= NEAR:
             return round_
     return 1000
+
+
+def regular(members: int, seed: int) -> list[list[int]]:
+    """A random graph with LINKS links each: a circulant, its links swapped in pairs (Taylor 1981).
+
+    As sim/graphs.py makes one, without a matrix of members times members.
+    """
+    random, half = Random(seed), range(1, LINKS // 2 + 1)
+    edges = [(n, (n + step) % members) for n in range(members) for step in half]
+    there = {frozenset(edge) for edge in edges}
+    for _ in range(SWAPS * len(edges)):
+        i, j = random.randrange(len(edges)), random.randrange(len(edges))
+        (a, b), (c, d) = edges[i], random.choice((edges[j], edges[j][::-1]))
+        new = {frozenset((a, d)), frozenset((c, b))}
+        if len({a, b, c, d}) < 4 or new & there:
+            continue
+        there -= {frozenset((a, b)), frozenset((c, d))}
+        there |= new
+        edges[i], edges[j] = (a, d), (c, b)
+    graph: list[list[int]] = [[] for _ in range(members)]
+    for one, other in edges:
+        graph[one].append(other)
+        graph[other].append(one)
+    return [sorted(row) for row in graph]
 
 
 def second_eigenvalue(graph: list[list[int]]) -> float:

@@ -7,7 +7,18 @@ import numpy as np
 import pytest
 
 from benches import many
-from benches.many_crowd import HAPPENED, Crowd, averaged, held_bytes, reached, rounds_to_mean, run
+from benches.many_crowd import (
+    HAPPENED,
+    LINKS,
+    Crowd,
+    averaged,
+    held_bytes,
+    reached,
+    regular,
+    rounds_to_mean,
+    run,
+    second_eigenvalue,
+)
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +64,16 @@ def test_rounds_grow_with_the_way_that_news_have_to_go() -> None:
     assert rounds_to_mean(ring) > 100
     assert reached([[1], [0], []]) == 2
     assert averaged(ring, np.ones(40)).tolist() == [1.0] * 40
+
+
+def test_a_random_regular_graph_mixes_as_such_graphs_do() -> None:
+    """Friedman: the second eigenvalue of the Laplacian is near k - 2 sqrt(k - 1) = 8.25."""
+    graph = regular(200, seed=1)
+    assert {len(set(row)) for row in graph} == {LINKS}
+    assert all(n in graph[other] and other != n for n, row in enumerate(graph) for other in row)
+    assert 8.0 < second_eigenvalue(graph) < 9.5
+    assert rounds_to_mean(graph) in (6, 7)
+    assert graph == regular(200, seed=1) != regular(200, seed=2)
 
 
 def test_what_is_held_is_weighed_once() -> None:
