@@ -76,7 +76,7 @@ class Roster:
         return tuple(key for key, stream in self._state.streams.items() if stream.followed)
 
     def wanted(self) -> dict[bytes, tuple[str, ...]]:
-        """Whom we want to be connected to, and the addresses known of them."""
+        """Whom we want to be connected to and are not, and the addresses known of them."""
         state = self._state
         bootstrap = dict(state.settings.bootstrap)
         found: dict[bytes, tuple[str, ...]] = {}
@@ -84,6 +84,9 @@ class Roster:
         if not sparse or len(list(state.links.greeted())) < COMPANY:
             found.update(state.settings.bootstrap)
         for author in (*state.neighbours.ties, *self.followed()) if sparse else self.followed():
+            link = state.links.get(author)
+            if link is not None and link.connected:
+                continue
             member = state.membership.get(author)
             told = member.profile.addresses if member else ()
             known = bootstrap.get(author, ())
@@ -95,11 +98,13 @@ class Roster:
     def consider(self, stream: Stream) -> None:
         """Follow the author if it has a place with us, or takes one of somebody never reached."""
         state = self._state
-        if stream.followed or stream.has_left or self._is_unwelcome(stream.author):
+        sparse = state.neighbours.sparse
+        if stream.followed or (sparse and not self._keeps(stream.author)):
             return
-        if state.neighbours.sparse:
-            if self._keeps(stream.author):
-                self._follow(stream)
+        if stream.has_left or self._is_unwelcome(stream.author):
+            return
+        if sparse:
+            self._follow(stream)
             return
         if state.probation.is_new(stream.author) and stream.author != state.turn:
             return
