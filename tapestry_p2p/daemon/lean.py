@@ -5,9 +5,8 @@ servers that nothing here starts (transport.py uses Noise and multistream). The 
 are put into ``sys.modules`` empty, with their folders: modules inside them are found as ever.
 Whoever asks such a package itself for a name gets the whole package then. QUIC and RSA are loaded
 for names in two tables alone: those are read while something else has the names. A stranger whose
-key is of RSA (which nobody here takes) has it loaded. Imported
-for this effect, before anything of libp2p; it does nothing where libp2p is loaded already, or not
-installed.
+key is of RSA (which nobody here takes) has it loaded. Imported for this effect, before anything of
+libp2p; it does nothing where libp2p is loaded already, or not installed.
 """
 
 import contextlib
