@@ -64,7 +64,7 @@ class Neighbours:
         self._renew_at = 0.0
         self._renewing = False
         self._guest_at = NEVER  # when the place that changes hands last did
-        self._vain = 0  # times that we asked in vain since a link was last agreed
+        self._vain = 0  # times that we asked in vain; half of them count once a link is agreed
         self._ask_at = NEVER  # before that we do not ask for the last missing links
 
     @property
@@ -206,7 +206,7 @@ class Neighbours:
             tie = self.ties[peer]
             tie.agreed, tie.since, tie.seen_at = True, at, at
             self._refusals.pop(peer, None)
-            self._vain = 0
+            self._vain //= 2
         return replaced
 
     def _make_room(self, comer: bytes, at: float) -> list[bytes] | None:
@@ -252,7 +252,7 @@ class Neighbours:
         if replaced is not None:
             self.ties[peer] = Tie(chosen, at, True, at)
             self._refusals.pop(peer, None)
-            self._vain = 0
+            self._vain //= 2
         return replaced
 
     def _newest(self, at: float) -> list[bytes] | None:
