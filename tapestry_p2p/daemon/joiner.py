@@ -27,7 +27,7 @@ LOOK_S = 2.0  # for peers to show whether anybody has trained yet, while some ar
 COPIES_S = 600.0  # for 2f+1 copies to come; then the first vector must do
 PATIENCE_S = 30.0  # for more than 2f+1 of them
 POLL_S = 0.25
-KEEP_TRIES = 8  # an author may move on while we ask it to keep its copy; then we alone serve it
+KEEP_TRIES = 20  # an author may move on while we ask it to keep its copy, or not be here yet
 
 Weigh = Callable[[Vector], Awaitable[bool]]
 Named = dict[bytes, tuple[Reference, Vector]]  # by author: what is named of it

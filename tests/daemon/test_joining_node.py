@@ -248,7 +248,7 @@ async def test_authors_that_cannot_keep_their_copies_hold_nobody_up_for_long() -
     before = trio.current_time()
     start = await found.find()
     assert start is not None
-    assert trio.current_time() - before < 3
+    assert trio.current_time() - before < 20
     root = found.copies.followed[key(1).public_key].root
     assert found.copies.named(key(1).public_key, root) is not None, "the joiner serves it itself"
 
