@@ -82,6 +82,7 @@ class Inbox:
             return self._exchange.take_want(link, message)
         if isinstance(message, Digest):
             if not link.digests.take(1, state.now):
+                self._note_repeat(link)
                 return ignore("digest_too_soon")
             return self._exchange.take_digest(link, message.rows)
         return self._roster.take_following(link.peer, message)
@@ -129,7 +130,12 @@ class Inbox:
                 return  # the rest of the frame is not worth its checks
             news = news or judgement.reason not in REPEATS
             self._note_shown(link, signed, judgement)
-        if not news and not link.repeats.take(1, self._state.now):
+        if not news:
+            self._note_repeat(link)
+
+    def _note_repeat(self, link: Link) -> None:
+        """A frame held nothing new: that happens, but not for ever."""
+        if not link.repeats.take(1, self._state.now):
             self._state.count(reject("repeats"), link.peer)
 
     def _note_shown(self, link: Link, signed: SignedHeader, judgement: Judgement) -> None:
@@ -303,8 +309,13 @@ class Inbox:
     # -- profiles
 
     def _take_members(self, link: Link, message: Members) -> None:
+        news = False
         for signed, payload in message.profiles:
-            self._state.count(self._judge_profile(signed, payload), link.peer)
+            judgement = self._judge_profile(signed, payload)
+            self._state.count(judgement, link.peer)
+            news = news or judgement.verdict is Verdict.ACCEPT
+        if not news:
+            self._note_repeat(link)
 
     def _judge_profile(self, signed: SignedHeader, payload: bytes) -> Judgement:
         state = self._state

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 from tapestry_p2p.gossip.canonical import Malformed, fields, pack, unpack
 from tapestry_p2p.gossip.header import SignedHeader, decode_signed
@@ -18,6 +19,8 @@ MEMBERS_MAX = 32  # profiles in one frame
 ROWS_MAX = 512  # rows of a digest
 MARK_BYTES = 8
 _ROW = [bytes, int, int, int, bytes]
+RECENT = 512  # signed headers that need not be parsed again, each of ...
+RECENT_BYTES_MAX = 1024  # ... at most so many bytes
 FRAME_BYTES = 49_152  # where a sender starts a new frame; below any message_bytes_max
 
 
@@ -201,7 +204,15 @@ def _parse_rows(rows: list[object]) -> tuple[Row, ...]:
 def _parse_heads(heads: list[object]) -> tuple[SignedHeader, ...]:
     if len(heads) > HEADS_MAX:
         raise Malformed("too many heads")
-    return tuple(decode_signed(_bytes(head)) for head in heads)
+    return tuple(_signed(_bytes(head)) for head in heads)
+
+
+def _signed(data: bytes) -> SignedHeader:
+    """The signed header; what several peers show us is read once, as long as it is short."""
+    return _recent(data) if len(data) <= RECENT_BYTES_MAX else decode_signed(data)
+
+
+_recent = lru_cache(RECENT)(decode_signed)
 
 
 def _parse_members(members: list[object]) -> tuple[tuple[SignedHeader, bytes], ...]:

@@ -9,7 +9,15 @@ from gossip_kit import NETWORK, Author, Bench, key, only, root_of, sent
 from tapestry_p2p.gossip.effects import Drop, Send
 from tapestry_p2p.gossip.events import Connected, Message
 from tapestry_p2p.gossip.header import SignedHeader
-from tapestry_p2p.gossip.messages import HELLO, Heads, Hello, Members, encode_hello, encode_sync
+from tapestry_p2p.gossip.messages import (
+    HELLO,
+    Heads,
+    Hello,
+    Members,
+    decode_sync,
+    encode_hello,
+    encode_sync,
+)
 
 OTHER = key(500).public_key
 
@@ -58,6 +66,33 @@ def test_a_peer_that_says_nothing_new_for_long_is_dropped_and_an_honest_one_is_n
         bench.obey(bench.heads(author.key, new))
         assert not only(bench.heads(author.key, new), Drop)
     assert bench.count("reject", "repeats") == 8
+
+
+@pytest.mark.parametrize("frame", ["profile", "digest"])
+def test_profiles_and_digests_in_vain_are_no_better(frame: str) -> None:
+    bench, author = _followed(4)
+    bench.connect(OTHER)
+    author.profile()
+    bench.profile(author.key, author)
+    said = 0
+    while not bench.protocol.is_barred(OTHER, bench.now):
+        said += 1
+        bench.now += 0.02
+        bench.profile(OTHER, author) if frame == "profile" else bench.digest(OTHER)
+    assert 512 <= said < 1200
+
+
+def test_what_many_show_is_parsed_once_unless_it_is_long() -> None:
+    author = Author(1)
+    short = author.grow(1)[0]
+    long = author.entry("difference", chunks=tuple(root_of(n) for n in range(32)))
+    frame = encode_sync(Heads((short, long)))
+    first, again = (decode_sync(frame, len(frame)) for _ in range(2))
+    assert first == again
+    assert isinstance(first, Heads)
+    assert isinstance(again, Heads)
+    assert first.heads[0] is again.heads[0]
+    assert first.heads[1] is not again.heads[1]
 
 
 def test_digests_are_answered_as_often_as_honest_peers_send_them() -> None:
