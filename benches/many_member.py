@@ -30,10 +30,10 @@ from tapestry_p2p.daemon.manifest import Genesis, Manifest, Network, Schema, Tas
 from tapestry_p2p.daemon.node import Node, NodeOptions
 from tapestry_p2p.daemon.reach import reach
 from tapestry_p2p.daemon.recovery import recover
-from tapestry_p2p.daemon.status import memory_mb
 from tapestry_p2p.daemon.store import Store
 from tapestry_p2p.daemon.trainer import TrainedVector, Trainer
 from tapestry_p2p.gossip.identity import Identity, peer_id_of
+from tapestry_p2p.heap import memory_mb
 from tapestry_p2p.mix.copy import PublicCopy
 
 STEP = 1e-3  # of a coordinate in a round; genesis is drawn with deviation 1

@@ -1,4 +1,4 @@
-"""The heap: give back to the system what was freed, look for no garbage where there is none.
+"""Memory: how much a process holds; giving back what was freed; no search for garbage in vain.
 
 Knows the C library, the interpreter's collector and nothing else. glibc keeps what small objects
 were in; after thirty strangers have gone that is 4 MB, and it would count as ours until the next
@@ -9,7 +9,17 @@ from heaps that do not shrink.
 import contextlib
 import ctypes
 import gc
+import os
 from collections.abc import Iterator
+
+
+def memory_mb(pid: int | str = "self") -> float:
+    """Resident memory of a process in MB (10^6 bytes); 0 if it is gone, or hidden from us."""
+    try:
+        with open(f"/proc/{pid}/statm") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
+    except (OSError, IndexError, ValueError):
+        return 0.0
 
 
 def give_back() -> bool:

@@ -224,15 +224,17 @@ FROM_TRAINER: Mapping[str, Schema] = {
         "apart": _measure,
         "figures": _figures,
     },
+    "unmeasured": {},  # the gain is measured no more, something in it failed
     "failed": {"code": _one_of(FAILURE_CODES)},
 }
 
 # May be left out by the node: `batch_seed` then follows from `seed` and the data, and without
 # `gain` nothing is trained beside the shared model, without `base` from no file, and without
-# `devices` on one of them.
+# `devices` on one of them. By the trainer: what an older one does not tell.
 _OPTIONAL: Mapping[str, Schema] = {
     "configure": {"batch_seed": _counter, "gain": _gain, "base": _base, "devices": _counter},
     "hello": {"devices": _counter},
+    "vector": {"memory_mb": _measure},  # resident, of the trainer
 }
 
 

@@ -85,6 +85,7 @@ RECORDS_FROM_TRAINER: list[Record] = [
     {"t": "added", "seq": 2},
     {"t": "weighed", "better": True},
     JUDGED,
+    {"t": "unmeasured"},
     {"t": "failed", "code": "nonfinite"},
 ]
 
@@ -113,6 +114,14 @@ def test_measurements_carry_three_digits_and_the_receiver_insists() -> None:
     for loss in (3.14159, float("nan"), float("inf"), 3):
         with pytest.raises(link.LinkError):
             link.parse_from_trainer(msgpack.packb({**parsed, "loss": loss}))
+
+
+def test_what_may_be_left_out_is_a_measurement_too() -> None:
+    parsed = link.parse_from_trainer(link.pack_record({**VECTOR, "memory_mb": 312.44}))
+    assert parsed["memory_mb"] == 312.0
+    for memory in (312.44, float("inf"), "312", b"secret"):
+        with pytest.raises(link.LinkError):
+            link.parse_from_trainer(msgpack.packb({**parsed, "memory_mb": memory}))
 
 
 def test_a_judgement_holds_known_figures_of_three_digits() -> None:

@@ -131,6 +131,11 @@ def gain_lines(found: dict[str, Any]) -> list[str]:
             lines.append(
                 f"alone      a twin is at {alone['value']:.3g} after {alone['steps']} steps{then}"
             )
+    if gain["failed"]:
+        lines.append(
+            "gain       is not measured until the next start: something in it failed, such as the"
+            " task's `evaluate`; the trainer's log says what"
+        )
     worst = [row for row in found["languages"] if row["together"] is not None][:3]
     if worst:
         rows = [f"{row['language']} {row['together']:.3g} of {row['members']}" for row in worst]

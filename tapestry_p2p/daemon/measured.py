@@ -37,11 +37,13 @@ class Measured:
 
     curves: dict[str, list[Point]] = field(default_factory=lambda: {name: [] for name in TRACKS})
     ended: dict[str, bool] = field(default_factory=dict)
+    failed: bool = False  # something in the measure, such as the task's `evaluate`: no more of it
     apart: float = 0.0  # of the sovereign model from the shared one, relative to that one's norm
 
     def clear(self) -> None:
         """Another life begins."""
         self.curves, self.ended, self.apart = {name: [] for name in TRACKS}, {}, 0.0
+        self.failed = False
 
     def note(self, record: Mapping[str, Any]) -> None:
         """Take in one ``judged`` record."""
@@ -91,6 +93,7 @@ class Measured:
             **{name: self._arm(name, unit) for name in TRACKS},
             **self._gains(unit),
             "sovereign_distance": self.apart,
+            "failed": self.failed,
         }
 
     def _arm(self, name: str, unit: str) -> dict[str, Any] | None:

@@ -30,16 +30,8 @@ from tapestry_p2p.errors import REFUSED, USAGE, TapestryError
 from tapestry_p2p.gossip import events as ev
 from tapestry_p2p.gossip.identity import peer_id_of
 from tapestry_p2p.gossip.profile import Profile
+from tapestry_p2p.heap import memory_mb
 from tapestry_p2p.mix.topology import enough_live
-
-
-def memory_mb(pid: int | str = "self") -> float:
-    """Resident memory of a process in MB (10^6 bytes); 0 if it is gone."""
-    try:
-        with open(f"/proc/{pid}/statm") as file:
-            return int(file.read().split()[1]) * 4096 / 1e6
-    except (OSError, IndexError, ValueError):
-        return 0.0
 
 
 class Control:
@@ -259,7 +251,8 @@ class Control:
             "seconds": round(s.seconds, 3),
             "busy_s": round(s.busy_s, 3),
             "devices": s.devices,
-            "rss_mb": round(memory_mb(s.pid), 1) if s.running else 0.0,
+            # /proc says nothing of another unit's process: then what it told itself
+            "rss_mb": round(memory_mb(s.pid) or s.memory_mb, 1) if s.running else 0.0,
         }
 
     def _fresh(self, author: bytes) -> bool:

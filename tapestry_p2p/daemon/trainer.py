@@ -81,6 +81,7 @@ class TrainerState:
     seconds: float = 0.0
     busy_s: float = 0.0
     devices: int = 0  # that train together; 0: not told
+    memory_mb: float = 0.0  # resident, as it told with its last vector
     bad_batches: int = 0  # left out: with them loss or parameters were not finite
 
 
@@ -374,6 +375,8 @@ class Trainer:
                 self._note_added()
             if record["t"] == "judged":
                 self.measured.note(record)
+            if record["t"] == "unmeasured":
+                self.measured.failed = True
             if record["t"] == "vector":
                 vector = await self._take(shared, record["seq"], record["digest"])
                 self._note(record)
@@ -406,6 +409,7 @@ class Trainer:
         self.state.steps += record["steps"]
         self.state.tokens += record["tokens"]
         self.state.loss = record["loss"]
+        self.state.memory_mb = record.get("memory_mb", 0.0)
         self.state.seconds += record["seconds"]
         self.state.busy_s += record["busy_s"]
 

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tapestry_p2p import link
+from tapestry_p2p.heap import memory_mb
 from tapestry_p2p.learn import course as course_
 from tapestry_p2p.learn.gain import Gain
 from tapestry_p2p.learn.good import Good
@@ -145,6 +146,7 @@ class Loop:
         digest = self._vectors.write(link.OUT, seq, vector)
         record = {"t": "vector", "seq": seq, "round": round_, "applied": applied}
         record["added"] = self._course.added
+        record["memory_mb"] = memory_mb()
         link.send(self._sock, {**record, **self._tally.take(), "digest": digest})
         self._save()
 
@@ -182,7 +184,7 @@ class Loop:
             told = work(self._place, self._shown)
         except Exception:
             log.exception("the gain is not measured any more, until the next start")
-            self._gain = told = None
+            self._gain, told = None, {"t": "unmeasured"}
         if told is not None:
             link.send(self._sock, told)
 

@@ -11,7 +11,7 @@ def _arm(value: float, steps: int, ended: bool = False) -> dict[str, Any]:
 
 def _told(**gain: Any) -> list[str]:
     usual = {"unit": "bits_per_byte", "alone": None, "together": None, "sovereign": None}
-    shares = {"gain_together": None, "gain_sovereign": None}
+    shares = {"gain_together": None, "gain_sovereign": None, "failed": False}
     return gain_lines({"gain": {**usual, **shares, **gain}, "languages": []})
 
 
@@ -36,6 +36,14 @@ def test_a_loss_at_equal_steps_is_not_taken_for_one_of_now() -> None:
         "alone      a twin is at 2.59 after 220 steps; at that step the shared model was"
         " 6.0 % worse, your sovereign one was 25.6 % better",
     ]
+
+
+def test_a_measure_that_failed_is_named_beside_what_is_known() -> None:
+    assert len(_told(unit="", failed=True)) == 1
+    known, failed = _told(together=_arm(2.0, 300), failed=True)
+    assert "2" in known
+    assert "not measured" in failed
+    assert "`evaluate`" in failed
 
 
 def test_beside_a_twin_that_has_ended_the_best_of_each_counts() -> None:

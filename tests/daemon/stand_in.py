@@ -72,6 +72,8 @@ def train(sock: socket.socket, vectors: link.SharedVectors, act: str) -> int:
             x = vectors.read(link.IN, record["seq"], record["digest"])
         if record["t"] == "train":
             round_, last = record["round"], record["last_round"]
+            if act == "cannot measure":
+                link.send(sock, {"t": "unmeasured"})
             seq = hand_over(sock, vectors, x, seq, round_)
         if record["t"] == "correct":
             x = x + vectors.read(link.IN, record["seq"], record["digest"])
@@ -100,6 +102,7 @@ def hand_over(
         "loss": 1.25,
         "seconds": 0.5,
         "busy_s": 0.25,
+        "memory_mb": 12.0,
         "digest": vectors.write(link.OUT, seq + 1, x),
     }
     link.send(sock, record)

@@ -75,5 +75,8 @@ def test_a_way_back_cuts_a_curve_and_no_curve_grows_for_ever(measured: Measured)
     for step in range(1000, 1000 + 5 * POINTS_MAX):
         measured.note(_judged("together", step, 3.0))
     assert len(measured.curves["together"]) <= POINTS_MAX
+    measured.failed = True
+    assert measured.status()["failed"] is True
     measured.clear()
     assert measured.series()["together"] == []
+    assert measured.status()["failed"] is False

@@ -123,9 +123,19 @@ async def test_vectors_come_and_corrections_go(tmp_path: Path) -> None:
     assert same(rounds.begun[0], np.ones(PARAMETERS, np.float32))
     s = trainer.state
     assert (s.steps, s.tokens, s.loss, s.seconds, s.busy_s) == (15, 150, 1.25, 1.5, 0.75)
+    assert s.memory_mb == 12.0
     assert (s.running, s.restarts, s.last_failure) == (False, 0, "")
     assert b"stand-in" in trainer.log_path.read_bytes()
     assert trainer.log_path.stat().st_mode & 0o777 == 0o600
+
+
+@in_trio
+async def test_a_measure_that_failed_is_known_and_training_goes_on(tmp_path: Path) -> None:
+    rounds = Rounds(tmp_path, "cannot measure")
+    async with running(rounds) as trainer:
+        await rounds.all_came.wait()
+    assert trainer.measured.failed
+    assert trainer.state.restarts == 0
 
 
 @in_trio
