@@ -16,7 +16,6 @@ import gc
 import hashlib
 import json
 import re
-import resource
 import sys
 import time
 import traceback
@@ -27,6 +26,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benches.fuzz_targets import TARGETS, Target
+from tapestry_p2p.heap import resident_bytes
 
 FRAME_BYTES_MAX = 66_000
 KEPT_BYTES_MAX = 2_000
@@ -67,12 +67,6 @@ def mutate(random: Random, seed: bytes, others: list[bytes]) -> bytes:
     if random.random() < 0.001:
         data *= random.randrange(2, 60)
     return bytes(data[:FRAME_BYTES_MAX])
-
-
-def resident_bytes() -> int:
-    """The process's memory now."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * resource.getpagesize()
 
 
 class Keeper:

@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 
 from tapestry_p2p.data import udhr
+from tapestry_p2p.heap import resident_bytes
 
 LOSS_MAX, MEMORY_MAX, SPEED_MIN = 1.01, 0.5, 1.5
 TURNS = 5
@@ -136,7 +137,7 @@ def generated(asked: Row) -> Row:
 
     task: Any = load("language", asked["options"], Data([], 1, needed=False))
     jax.block_until_ready(jax.jit(lambda x: x @ x)(jax.numpy.ones((64, 64))))  # the runtime is up
-    before = offline.resident_bytes()
+    before = resident_bytes()
     params = offline.load_params(task, Path(asked["file"]), asked["schema"])
     task.generate(params, "Tous ", 1, 0.8, 0)  # compiles
     peak = highest_from_now()

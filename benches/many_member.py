@@ -33,7 +33,7 @@ from tapestry_p2p.daemon.recovery import recover
 from tapestry_p2p.daemon.store import Store
 from tapestry_p2p.daemon.trainer import TrainedVector, Trainer
 from tapestry_p2p.gossip.identity import Identity, peer_id_of
-from tapestry_p2p.heap import memory_mb
+from tapestry_p2p.heap import resident_bytes
 from tapestry_p2p.mix.copy import PublicCopy
 
 STEP = 1e-3  # of a coordinate in a round; genesis is drawn with deviation 1
@@ -143,7 +143,7 @@ def _facts(node: Node, trainer: StandIn) -> dict[str, Any]:
         "sent": traffic.sent,
         "received": traffic.received,
         "cpu_s": time.process_time(),
-        "rss_mb": memory_mb(),
+        "rss_mb": resident_bytes() / 1e6,
         **reach(node),
     }
 

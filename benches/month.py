@@ -6,7 +6,8 @@ The production protocol and mixing in virtual time, stand-in signatures, rounds 
 tick every 20 s. Six members stay for good; ten places are taken by others, each for three days
 on average, who then leave (half of them say so) and are followed by somebody new. Everybody
 crashes once a day on average and is away for five minutes to six hours; once a day the network
-is cut in two for an hour.
+is cut in two for an hour. Tables have room for 64 members, fewer than come in 30 days: some keep
+members long gone, and fill up.
 
 Every six hours the bench walks through every object that a running member's protocol and loom
 hold and notes the length of every list, dict, set and deque, by class and attribute; a table's
@@ -20,7 +21,6 @@ and exits 0 if so. Exit code 1 if a table grows, or if something that should hap
 
 import argparse
 import json
-import os
 import sys
 from collections import Counter, deque
 from collections.abc import Iterator
@@ -37,6 +37,7 @@ from benches.soak import BLOCKS, slope
 from tapestry_p2p.gossip.header import Header, SignedHeader
 from tapestry_p2p.gossip.profile import Profile
 from tapestry_p2p.gossip.settings import Settings
+from tapestry_p2p.heap import resident_bytes
 from tapestry_p2p.sim.cluster import Cluster, Plan
 from tapestry_p2p.sim.member import Member
 from tapestry_p2p.sim.rounds import Pace, Rounds
@@ -47,6 +48,7 @@ ROUND_S, TICK_S, DIGEST_S = 600.0, 20.0, 600.0
 STAY, LIFE_DAYS = 6, 3.0
 AWAY_S = (300.0, 6 * HOUR_S)
 LOOK_S = 6 * HOUR_S
+ROOM = 64  # members that the tables have room for
 KEPT = 256  # own headers that a member's disk really holds
 BOUNDS: dict[str, int] = {}  # of deques with a length
 TABLES = (dict, list, set, deque, tuple, frozenset)
@@ -101,12 +103,6 @@ def _is_ours(value: object) -> bool:
     return type(value).__module__.startswith("tapestry_p2p.") and not callable(value)
 
 
-def resident_mb() -> float:
-    """Resident memory of this process, MB."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGESIZE") / 1e6
-
-
 # ---- the world -----------------------------------------------------------------------------------
 
 
@@ -125,7 +121,7 @@ class Month:
         for member in self.cluster.members:
             member.settings = replace(
                 member.settings, all_to_all_max=members + 1, streams_max=64, peers_max=64,
-                digest_every_s=DIGEST_S, probation_rounds=64, founders=frozenset(
+                digest_every_s=DIGEST_S, probation_rounds=64, members_max=ROOM, founders=frozenset(
                     m.key for m in self.cluster.members[:STAY]),
             )  # fmt: skip
         self._gone: set[str] = set()
@@ -208,7 +204,7 @@ class Month:
                 now[name] = max(now.get(name, 0), size)
         for name in {*now, *self.series}:
             self.series.setdefault(name, [0] * look).append(now.get(name, 0))
-        self.rss.append(resident_mb())
+        self.rss.append(resident_bytes() / 1e6)
 
 
 # ---- figures -------------------------------------------------------------------------------------

@@ -13,13 +13,13 @@ import os
 from collections.abc import Iterator
 
 
-def memory_mb(pid: int | str = "self") -> float:
-    """Resident memory of a process in MB (10^6 bytes); 0 if it is gone, or hidden from us."""
+def resident_bytes(pid: int | str = "self") -> int:
+    """Resident memory of a process; 0 if it is gone, or not ours to see."""
     try:
         with open(f"/proc/{pid}/statm") as file:
-            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except (OSError, IndexError, ValueError):
-        return 0.0
+        return 0
 
 
 def give_back() -> bool:

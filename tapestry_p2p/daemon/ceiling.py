@@ -7,10 +7,8 @@ later, each time longer; so what grows slowly is kept below it. A peak between t
 who needs a hard wall sets MemoryMax= in the unit (docs/operations.md).
 """
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import trio
 
@@ -21,15 +19,6 @@ LOOK_S = 2.0
 LOOKS = 3  # in a row above the ceiling: a copy that is being made is no growth
 WAITS_S = (30.0, 120.0, 600.0, 3600.0)
 CALM_S = 3600.0  # so long below it and the waits begin anew
-
-
-def resident_bytes(pid: int | str) -> float:
-    """Resident memory of a process; 0 if it is gone or not ours to see."""
-    try:
-        pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-    except (OSError, IndexError, ValueError):
-        return 0.0
-    return float(pages * os.sysconf("SC_PAGESIZE"))
 
 
 @dataclass

@@ -20,7 +20,6 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from tapestry_p2p import __version__
-from tapestry_p2p.daemon.ceiling import resident_bytes
 from tapestry_p2p.daemon.logs import COUNTS
 from tapestry_p2p.daemon.measured import Measured
 from tapestry_p2p.daemon.node import Node
@@ -119,8 +118,8 @@ METRICS = (
            "Trainers that ended and were started again; `status` says why.",
            lambda n: _trainer(n).restarts),
     Metric("tapestry_trainer_memory_bytes", GAUGE,
-           "Resident memory of the trainer; 0 if none runs, or if another unit hides it.",
-           lambda n: resident_bytes(_trainer(n).pid) if _trainer(n).running else 0.0),
+           "Resident memory of the trainer; in a unit of its own as it told with its last vector.",
+           lambda n: _trainer(n).resident_bytes),
     Metric("tapestry_paused", GAUGE, "1 while there is this reason not to train.",
            lambda n: {reason: float(reason in n.pauses.reasons) for reason in REASONS},
            ("reason",)),

@@ -6,6 +6,7 @@ of several networks side by side: each has folders of its own, `networks/NAME` b
 The trainer's folder is apart from the node's: optimizer moments tell something of the data.
 """
 
+import contextlib
 import hashlib
 import os
 import re
@@ -20,6 +21,7 @@ SOCKET_PATH_BYTES_MAX = 107  # sun_path holds 108 with its closing zero
 SERVICE_NAME = re.compile(r"[A-Za-z0-9_-]{1,20}")  # a user name is made of it: 31 at most
 _LONGEST_SOCKET = "central.sock~"  # as a testnet's trainer makes it, before it has its name
 _NAME = "tapestry"
+_TEMPORARY = Path("/tmp")  # noqa: S108 (our folder in it is made 0700, and its owner checked)
 NETWORKS = "networks"  # folder of further networks beside the first one, which has no name
 
 
@@ -86,6 +88,12 @@ class Paths:
                     FAILURE,
                 ) from error
         _need_private(self.runtime)
+
+    def tidy(self) -> None:
+        """Leave no empty folder in /tmp behind, where the sockets had to go there."""
+        if self.runtime.parent == _TEMPORARY:
+            with contextlib.suppress(OSError):  # a page is still served from there
+                self.runtime.rmdir()
 
 
 def find_paths(environ: Mapping[str, str] | None = None) -> Paths:
@@ -164,7 +172,7 @@ def _runtime(wanted: Path) -> Path:
     if len(os.fsencode(wanted / _LONGEST_SOCKET)) <= SOCKET_PATH_BYTES_MAX:
         return wanted
     digest = hashlib.sha256(os.fsencode(wanted)).hexdigest()[:16]
-    return Path(f"/tmp/{_NAME}-{os.getuid()}-{digest}")  # noqa: S108 (made 0700, owner checked)
+    return _TEMPORARY / f"{_NAME}-{os.getuid()}-{digest}"
 
 
 def _need_private(folder: Path) -> None:

@@ -25,7 +25,7 @@ from tapestry_p2p.daemon.attacker import Attacker
 from tapestry_p2p.daemon.base import Held, base_record, need_base
 from tapestry_p2p.daemon.base_fetch import mend_base
 from tapestry_p2p.daemon.beside import keep_page
-from tapestry_p2p.daemon.ceiling import Ceiling, resident_bytes, watch_memory
+from tapestry_p2p.daemon.ceiling import Ceiling, watch_memory
 from tapestry_p2p.daemon.config import Config, load_config, need_data, need_no_schedule
 from tapestry_p2p.daemon.departure import need_member
 from tapestry_p2p.daemon.ending import ENDING
@@ -44,6 +44,7 @@ from tapestry_p2p.daemon.store import Store
 from tapestry_p2p.daemon.trainer import Trainer
 from tapestry_p2p.errors import BAD_CONFIG, TapestryError
 from tapestry_p2p.gossip.identity import Identity
+from tapestry_p2p.heap import resident_bytes
 
 log = logging.getLogger("tapestry")
 
@@ -78,6 +79,7 @@ def run(paths: Paths, apart: bool = False) -> None:
         run_unwrapped(_main, manifest, config, paths, seed, store, configure, apart)
     finally:
         store.close()
+        paths.tidy()
 
 
 def trainer_configuration(
@@ -258,8 +260,7 @@ def memory_of(node: Node) -> Callable[[], tuple[float, float]]:
 
     def used() -> tuple[float, float]:
         trainer = node.trainer
-        pid = trainer.state.pid if trainer is not None and trainer.state.running else 0
-        return resident_bytes("self"), resident_bytes(pid) if pid else 0.0
+        return resident_bytes(), trainer.state.resident_bytes if trainer is not None else 0.0
 
     return used
 

@@ -30,7 +30,7 @@ from tapestry_p2p.errors import REFUSED, USAGE, TapestryError
 from tapestry_p2p.gossip import events as ev
 from tapestry_p2p.gossip.identity import peer_id_of
 from tapestry_p2p.gossip.profile import Profile
-from tapestry_p2p.heap import memory_mb
+from tapestry_p2p.heap import resident_bytes
 from tapestry_p2p.mix.topology import enough_live
 
 
@@ -192,7 +192,7 @@ class Control:
             "bytes_received": traffic.received,
             "useful_bytes_sent": traffic.useful_sent,
             "keyframe_bytes_sent": traffic.keyframe_sent,
-            "node_rss_mb": round(memory_mb(), 1),
+            "node_rss_mb": round(resident_bytes() / 1e6, 1),
             "sockets": len(node.transport.gate),  # that others opened to us
             "refused_at_door": dict(node.transport.gate.refused),
             "tasks": trio.lowlevel.current_statistics().tasks_living,
@@ -251,8 +251,7 @@ class Control:
             "seconds": round(s.seconds, 3),
             "busy_s": round(s.busy_s, 3),
             "devices": s.devices,
-            # /proc says nothing of another unit's process: then what it told itself
-            "rss_mb": round(memory_mb(s.pid) or s.memory_mb, 1) if s.running else 0.0,
+            "rss_mb": round(s.resident_bytes / 1e6, 1),
         }
 
     def _fresh(self, author: bytes) -> bool:

@@ -30,6 +30,7 @@ from tapestry_p2p.daemon.tap import LINK_RECEIVED, LINK_SENT, Tap
 from tapestry_p2p.daemon.tempo import LOOK_S, Silence
 from tapestry_p2p.errors import BAD_CONFIG, TapestryError
 from tapestry_p2p.gossip.profile import Results
+from tapestry_p2p.heap import resident_bytes
 from tapestry_p2p.mix.codec import Vector
 from tapestry_p2p.mix.space import MEMORY, Space
 
@@ -83,6 +84,11 @@ class TrainerState:
     devices: int = 0  # that train together; 0: not told
     memory_mb: float = 0.0  # resident, as it told with its last vector
     bad_batches: int = 0  # left out: with them loss or parameters were not finite
+
+    @property
+    def resident_bytes(self) -> float:
+        """Its memory; as it last told where /proc hides it, in another unit. 0 if none runs."""
+        return (resident_bytes(self.pid) or 1e6 * self.memory_mb) if self.running else 0.0
 
 
 @dataclass(frozen=True, slots=True)

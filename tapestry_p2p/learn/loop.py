@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tapestry_p2p import link
-from tapestry_p2p.heap import memory_mb
+from tapestry_p2p.heap import resident_bytes
 from tapestry_p2p.learn import course as course_
 from tapestry_p2p.learn.gain import Gain
 from tapestry_p2p.learn.good import Good
@@ -146,7 +146,7 @@ class Loop:
         digest = self._vectors.write(link.OUT, seq, vector)
         record = {"t": "vector", "seq": seq, "round": round_, "applied": applied}
         record["added"] = self._course.added
-        record["memory_mb"] = memory_mb()
+        record["memory_mb"] = resident_bytes() / 1e6
         link.send(self._sock, {**record, **self._tally.take(), "digest": digest})
         self._save()
 

@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tapestry_p2p.heap import resident_bytes
 from tapestry_p2p.learn import isolation
 
 if TYPE_CHECKING:
@@ -177,12 +178,6 @@ def weights_bytes(params: Params) -> int:
     import jax
 
     return sum(leaf.nbytes for leaf in jax.tree.leaves(params))
-
-
-def resident_bytes() -> int:
-    """Memory that this process has in RAM."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 if __name__ == "__main__":

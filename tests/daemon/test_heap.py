@@ -1,12 +1,14 @@
-"""What was freed goes back to the system; what stays is not looked at again."""
+"""What was freed goes back to the system, what stays is not looked at again; and what is held."""
 
 import ctypes
 import gc
+import mmap
+import os
 from pathlib import Path
 
 import pytest
 
-from tapestry_p2p.heap import give_back, lasting
+from tapestry_p2p.heap import give_back, lasting, resident_bytes
 
 HOLE = 100_000  # bytes: below what glibc maps by itself
 C = ctypes.CDLL(None)
@@ -61,3 +63,12 @@ def test_what_is_imported_is_left_to_itself_and_later_garbage_is_found() -> None
         assert gc.isenabled()
     finally:
         gc.unfreeze()
+
+
+def test_resident_memory_is_measured() -> None:
+    before = resident_bytes("self")
+    assert before == resident_bytes(os.getpid()) or before > 1e6
+    with mmap.mmap(-1, 30_000_000) as held:  # new pages, whatever was freed before
+        held.write(b"x" * len(held))
+        assert resident_bytes("self") - before > 20e6
+    assert resident_bytes(2**22 + 1) == 0
