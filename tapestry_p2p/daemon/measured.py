@@ -15,122 +15,114 @@ from tapestry_p2p.gossip.profile import VALUE_MAX, Results
 from tapestry_p2p.link import TRACKS
 
 UNITS = ("bits_per_byte", "bits_per_char", "accuracy", "loss")  # the first that there is, is shown
-POINTS_MAX = 1024  # of each curve; a trainer keeps fewer
+POINTS_MAX = 256  # of each curve, as in the trainer; full, every second one goes
 ALONE = "alone"
 STEPS_LEAST = 100  # of the twin, before it is compared with anybody
 
 Figures = Mapping[str, float]
+Curve = list[tuple[int, float]]  # step, and what the best checkpoint until then is worth
 
 
 @dataclass(frozen=True, slots=True)
-class Point:
-    """What the best checkpoint until ``step`` is worth."""
+class Newest:
+    """One track's last judgement: what its best checkpoint until ``step`` is worth."""
 
     step: int
     best_step: int
     figures: Figures
+    ended: bool
 
 
 @dataclass(slots=True)
 class Measured:
     """The curves of one trainer's life; `clear` with the next, which tells them again."""
 
-    curves: dict[str, list[Point]] = field(default_factory=lambda: {name: [] for name in TRACKS})
-    ended: dict[str, bool] = field(default_factory=dict)
+    unit: str = ""  # the figure that is shown; '' before the first judgement
+    newest: dict[str, Newest] = field(default_factory=dict)
+    curves: dict[str, Curve] = field(default_factory=lambda: {name: [] for name in TRACKS})
     failed: bool = False  # something in the measure, such as the task's `evaluate`: no more of it
     apart: float = 0.0  # of the sovereign model from the shared one, relative to that one's norm
 
     def clear(self) -> None:
         """Another life begins."""
-        self.curves, self.ended, self.apart = {name: [] for name in TRACKS}, {}, 0.0
-        self.failed = False
+        self.unit, self.newest, self.curves = "", {}, {name: [] for name in TRACKS}
+        self.failed, self.apart = False, 0.0
 
     def note(self, record: Mapping[str, Any]) -> None:
         """Take in one ``judged`` record."""
-        curve = self.curves[record["track"]]
-        point = Point(record["step"], record["best_step"], record["figures"])
-        while curve and curve[-1].step >= point.step:
+        track, step, figures = record["track"], record["step"], record["figures"]
+        self.newest[track] = Newest(step, record["best_step"], figures, record["ended"])
+        self.apart = record["apart"] or self.apart
+        self.unit = self.unit or next((unit for unit in UNITS if unit in figures), "")
+        curve = self.curves[track]
+        while curve and curve[-1][0] >= step:
             curve.pop()
-        curve.append(point)
+        if self.unit in figures:
+            curve.append((step, figures[self.unit]))
         if len(curve) > POINTS_MAX:
             del curve[:-1:2]
-        self.ended[record["track"]] = record["ended"]
-        self.apart = record["apart"] or self.apart
-
-    @property
-    def unit(self) -> str:
-        """Which figure is shown; '' before the first judgement."""
-        known = [point.figures for curve in self.curves.values() for point in curve[-1:]]
-        return next((unit for unit in UNITS if any(unit in figures for figures in known)), "")
 
     def results(self) -> Results | None:
         """What other members may be told; None before the shared model was judged."""
-        newest = {name: curve[-1] for name, curve in self.curves.items() if curve}
-        shared = newest.get("together")
+        shared = self.newest.get("together")
         unit = next((u for u in CLAIMED if shared and u in shared.figures), "")
         if shared is None or not unit:
             return None
         values = {
-            name: min(VALUE_MAX, max(1, round(1000 * point.figures[unit])))
-            for name, point in newest.items()
-            if unit in point.figures
+            name: min(VALUE_MAX, max(1, round(1000 * track.figures[unit])))
+            for name, track in self.newest.items()
+            if unit in track.figures
         }
         return Results(unit=unit, step=shared.step, **values)
 
     def series(self) -> dict[str, list[list[float]]]:
         """[step, figure] of each curve, oldest first."""
-        unit = self.unit
-        return {
-            name: [[p.step, p.figures[unit]] for p in curve if unit in p.figures]
-            for name, curve in self.curves.items()
-        }
+        return {name: [list(point) for point in curve] for name, curve in self.curves.items()}
 
     def status(self) -> dict[str, Any]:
         """For ``status``: the newest of each curve, and the gain at equal steps."""
-        unit = self.unit
         return {
-            "unit": unit,
-            **{name: self._arm(name, unit) for name in TRACKS},
-            **self._gains(unit),
+            "unit": self.unit,
+            **{name: self._arm(name) for name in TRACKS},
+            **self._gains(),
             "sovereign_distance": self.apart,
             "failed": self.failed,
         }
 
-    def _arm(self, name: str, unit: str) -> dict[str, Any] | None:
-        curve = self.curves[name]
-        if not curve or unit not in curve[-1].figures:
+    def _arm(self, name: str) -> dict[str, Any] | None:
+        newest = self.newest.get(name)
+        if newest is None or self.unit not in newest.figures:
             return None
-        newest = curve[-1]
         return {
             "steps": newest.step,
             "best_step": newest.best_step,
-            "value": newest.figures[unit],
-            "ended": self.ended.get(name, False),
+            "value": newest.figures[self.unit],
+            "ended": newest.ended,
         }
 
-    def _gains(self, unit: str) -> dict[str, Any]:
+    def _gains(self) -> dict[str, Any]:
         """By how much the others are better than the twin, as a share of its figure.
 
         Until the twin ends, at its number of steps; afterwards at each one's best.
         """
-        alone = self._arm(ALONE, unit)
+        alone = self._arm(ALONE)
         gains: dict[str, Any] = {"compared_at_step": alone["steps"] if alone else 0}
         if alone and alone["steps"] < STEPS_LEAST:
             alone = None  # too young to say anything
         for name in TRACKS:
             if name != ALONE:
-                value = self._at(name, unit, alone) if alone else None
-                gains[f"gain_{name}"] = _better(unit, value, alone["value"]) if alone else None
+                value = self._at(name, alone) if alone else None
+                gains[f"gain_{name}"] = _better(self.unit, value, alone["value"]) if alone else None
         return gains
 
-    def _at(self, name: str, unit: str, alone: Mapping[str, Any]) -> float | None:
-        curve = [(p.step, p.figures[unit]) for p in self.curves[name] if unit in p.figures]
+    def _at(self, name: str, alone: Mapping[str, Any]) -> float | None:
+        curve = self.curves[name]
         if not curve or alone["ended"]:
             return curve[-1][1] if curve else None
         return _interpolated(curve, alone["steps"])
 
 
-def _interpolated(curve: list[tuple[int, float]], step: int) -> float | None:
+def _interpolated(curve: Curve, step: int) -> float | None:
     """The curve at ``step``, on the line between two judgements; None before the first."""
     for (first, before), (last, after) in pairwise(curve):
         if first <= step <= last:

@@ -76,9 +76,8 @@ def _measured(node: Node) -> Measured:
 def _held_out(node: Node) -> dict[tuple[str, ...], float]:
     return {
         (model, unit): value
-        for model, curve in _measured(node).curves.items()
-        if curve
-        for unit, value in curve[-1].figures.items()
+        for model, newest in _measured(node).newest.items()
+        for unit, value in newest.figures.items()
     }
 
 
@@ -129,7 +128,7 @@ METRICS = (
            _held_out, ("model", "unit")),
     Metric("tapestry_held_out_steps", GAUGE,
            "Own inner steps of the newest judgement of each model.",
-           lambda n: {k: c[-1].step for k, c in _measured(n).curves.items() if c}, ("model",)),
+           lambda n: {k: found.step for k, found in _measured(n).newest.items()}, ("model",)),
     # mixing and members
     Metric("tapestry_peers", GAUGE, "Members that we are connected to.",
            lambda n: len(n.transport.connections)),

@@ -19,7 +19,7 @@ MEMBERS_MAX = 32  # profiles in one frame
 ROWS_MAX = 512  # rows of a digest
 MARK_BYTES = 8
 _ROW = [bytes, int, int, int, bytes]
-RECENT = 512  # signed headers that need not be parsed again, each of ...
+RECENT = 256  # signed headers that need not be parsed again, each of ...
 RECENT_BYTES_MAX = 1024  # ... at most so many bytes
 FRAME_BYTES = 49_152  # where a sender starts a new frame; below any message_bytes_max
 
