@@ -27,7 +27,8 @@ LOOK_S = 2.0  # for peers to show whether anybody has trained yet, while some ar
 COPIES_S = 600.0  # for 2f+1 copies to come; then the first vector must do
 PATIENCE_S = 30.0  # for more than 2f+1 of them
 POLL_S = 0.25
-KEEP_TRIES = 20  # an author may move on while we ask it to keep its copy, or not be here yet
+KEEP_S = 5.0  # an author may move on while we ask it to keep its copy, or not be here yet
+ASK_AGAIN_S = 0.05  # that often: rounds may be as short
 
 Weigh = Callable[[Vector], Awaitable[bool]]
 Named = dict[bytes, tuple[Reference, Vector]]  # by author: what is named of it
@@ -92,37 +93,47 @@ class Joiner:
     async def _named(self) -> Named:
         """What our start rests on: copies that we have, and that their authors keep if they can."""
         kept: Named = {}
-        tries, since = 0, trio.current_time()
+        began, asked_from = trio.current_time(), None
         while True:
             references = self.protocol.references()
-            late = trio.current_time() - since > PATIENCE_S
-            if references and (late or len(references) >= self._most()):
-                tries += 1
-                named = await self._taken(references, kept)
-                if len(named) == len(references) and (
-                    tries > KEEP_TRIES or named.keys() <= kept.keys()
-                ):
-                    return named
-            await trio.sleep(POLL_S)
+            now = trio.current_time()
+            late = now - began > PATIENCE_S
+            if not references or not (late or len(references) >= self._most()):
+                await trio.sleep(POLL_S)
+                continue
+            asked_from = now if asked_from is None else asked_from
+            await self._ask_to_keep(references, kept)
+            if now - asked_from > KEEP_S:
+                await self._take(references, kept)
+            if all(reference.author in kept for reference in references):
+                return {reference.author: kept[reference.author] for reference in references}
+            await trio.sleep(ASK_AGAIN_S)
 
     def _most(self) -> int:
         """How many references there will be in the end, if all who trained can be read."""
         return min(most(self.protocol.settings), self.protocol.trained())
 
-    async def _taken(self, references: tuple[Reference, ...], kept: Named) -> Named:
-        """The vectors of references; into ``kept`` those that their authors keep for us."""
-        named: Named = {}
+    async def _ask_to_keep(self, references: tuple[Reference, ...], kept: Named) -> None:
+        """The vectors of those references into ``kept`` that their authors keep for us."""
         for reference in references:
-            author = reference.author
-            try:
-                if author not in kept:
-                    named[author] = (reference, await self.fetcher.referenced(reference, ()))
+            if reference.author not in kept:
+                try:
                     await self.fetcher.ask_to_keep(reference)
-                    kept[author] = named[author]
-                named[author] = kept[author]
-            except FetchError as error:
-                log.debug("reference to %s: %s", author.hex()[:8], error.reason)
-        return named
+                except FetchError as error:
+                    log.debug("reference to %s: %s", reference.author.hex()[:8], error.reason)
+                else:
+                    await self._take((reference,), kept)
+
+    async def _take(self, references: tuple[Reference, ...], kept: Named) -> None:
+        """The vectors of references into ``kept``, whoever keeps them, where there is none."""
+        for reference in references:
+            if reference.author not in kept:
+                try:
+                    vector = await self.fetcher.referenced(reference, ())
+                except FetchError as error:
+                    log.debug("reference to %s: %s", reference.author.hex()[:8], error.reason)
+                else:
+                    kept[reference.author] = reference, vector
 
 
 def _median(named: Named) -> Start:

@@ -1,5 +1,7 @@
 """A start from others' copies, as a follower makes it and as a joiner finds it; liars included."""
 
+import itertools
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -251,6 +253,20 @@ async def test_authors_that_cannot_keep_their_copies_hold_nobody_up_for_long() -
     assert trio.current_time() - before < 20
     root = found.copies.followed[key(1).public_key].root
     assert found.copies.named(key(1).public_key, root) is not None, "the joiner serves it itself"
+
+
+@in_mock_time
+async def test_authors_that_move_on_are_asked_again_at_once() -> None:
+    """What we know of an author with short rounds is mostly old."""
+    found = Found(NAMED)
+    now = tuple(references(found.copies))
+    old = tuple(replace(reference, root=bytes(32)) for reference in now)
+    asked = itertools.count(1)
+    found.peers.references = lambda: old if next(asked) % 8 else now  # type: ignore[method-assign]
+    before = trio.current_time()
+    assert await found.find() is not None
+    assert trio.current_time() - before < 1
+    assert len(found.judged) == 1
 
 
 @in_mock_time
