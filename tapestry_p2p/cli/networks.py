@@ -24,7 +24,7 @@ def testnet(
     inner_steps: int = 20,
     rule: str = "cs_plus",
     codec: str = "2bit",
-    model: str = "small",
+    model: str = "",
     seed: int = 0,
     out: Path | None = None,
     compare: str = "",
@@ -70,7 +70,7 @@ def testnet(
         2bit, 1bit, topk, int4, int8 or fp32.
     model
         tiny, small, base, an installed task's name, a .toml or .json of options, or
-        file.py:make_task.
+        file.py:make_task. Unless given small, or base for own texts and 1,000 steps or more.
     seed
         Draws genesis, batches and held-out blocks.
     out

@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-import tomllib
 from argparse import Namespace
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import jax
 import pytest
 
 from benches.gain import cut, name_of, rows
+from tapestry_p2p.cli.testnet.plan import PRESETS
 from tapestry_p2p.learn.load import load
 from tapestry_p2p.learn.task import Data
 
@@ -49,12 +49,11 @@ def test_a_text_is_cut_between_lines_from_the_start_or_from_all_over() -> None:
 
 def test_the_page_tells_runs_of_models_apart(tmp_path: Path) -> None:
     run = {"quick": False, "kb": 30, "cut": "spread"}
-    assert name_of(Namespace(**run, model="small")) == "gain-30-spread"
-    assert name_of(Namespace(**run, model="benches/large.toml")) == "gain-30-spread-large"
-    options = tomllib.loads((ROOT / "benches" / "large.toml").read_text())
+    assert name_of(Namespace(**run, model="small")) == "gain-30-spread-small"
+    assert name_of(Namespace(**run, model="my/own.toml")) == "gain-30-spread-own"
     text = tmp_path / "text.txt"
     text.write_bytes(b"a line of text\n" * 200)
-    task = load("language", options, Data([text], 0))
+    task = load("language", PRESETS["base"], Data([text], 0))
     sizes = [leaf.size for leaf in jax.tree.leaves(task.init(jax.random.key(0)))]
     assert sum(sizes) == 267_912
 

@@ -38,9 +38,11 @@ PRESETS: dict[str, dict[str, Any]] = {
         "batch_size": 10,
         "learning_rate": 0.005,  # a quicker ``small`` for few steps
     },
-    "base": {"layers": 4, "width": 72, "heads": 4, "context": 128, "batch_size": 16},  # 280,000
+    # 267,912, and as many bytes a step as ``small``: three and a half times its work
+    "base": {"layers": 4, "width": 72, "heads": 4, "context": 128, "batch_size": 8},
 }
 DEFAULT_PRESET = "small"
+LONG_PRESET, LONG_STEPS = "base", 1000  # for own texts and so many steps or more
 # unless told otherwise: most of the first have a relative among them, and strangers
 LANGUAGES = (
     *("eng", "rus", "fra", "ukr", "deu_1996", "ell_monotonic", "spa", "hin", "por_BR", "jpn"),
@@ -173,7 +175,9 @@ def make_plan(
         inner_steps=inner_steps,
         rule=rule,
         codec=codec,
-        model=_picture_model(kind, model) if kind else find_model(model),
+        model=_picture_model(kind, model)
+        if kind
+        else find_model(model or preset_for(data, rounds * inner_steps)),
         seed=seed,
         out=out.absolute(),
         compare=compare,
@@ -246,6 +250,11 @@ def _shipped(languages: list[str], wanted: int, named: bool) -> dict[str, bytes]
     return {name: udhr(name) for name in chosen}
 
 
+def preset_for(data: str, steps: int) -> str:
+    """The model where none is named (docs/gain.md has what each gains on own texts)."""
+    return LONG_PRESET if data != "udhr" and steps >= LONG_STEPS else DEFAULT_PRESET
+
+
 def find_model(text: str) -> Model:
     """A preset's or an installed task's name, a .toml or .json, or file.py[:make_task]."""
     if text in PRESETS:
@@ -286,7 +295,7 @@ def find_model(text: str) -> Model:
 
 def _picture_model(task: str, text: str) -> Model:
     """The model of a task with pictures; presets are models of texts."""
-    model = Model(task, {}) if text == DEFAULT_PRESET else find_model(text)
+    model = Model(task, {}) if text in ("", DEFAULT_PRESET) else find_model(text)
     _need(
         model.task == task or ":" in model.task,
         f"--model {text} is for the task {model.task}, the data for {task}; leave --model out, or"

@@ -1,4 +1,4 @@
-"""`testnet --links K`: what is refused, what it tolerates, and when its copies count as equal."""
+"""What `testnet` plans: its model; with `--links K` what is refused, and when copies are equal."""
 
 from pathlib import Path
 from typing import Any
@@ -7,7 +7,7 @@ import pytest
 
 from tapestry_p2p.cli.testnet.cluster import Cluster
 from tapestry_p2p.cli.testnet.homes import _mixing
-from tapestry_p2p.cli.testnet.plan import Plan, make_plan
+from tapestry_p2p.cli.testnet.plan import PRESETS, Plan, make_plan
 from tapestry_p2p.errors import USAGE, TapestryError
 from tapestry_p2p.mix.topology import CERTIFIED
 
@@ -24,6 +24,24 @@ def plan(tmp_path: Path, **changes: Any) -> Plan:
 def test_without_links_everyone_follows_everyone(tmp_path: Path) -> None:
     assert _mixing(plan(tmp_path), "cs_plus").all_to_all_max == 17
     assert plan(tmp_path).tolerate == 1
+
+
+@pytest.mark.parametrize(
+    ("own_texts", "rounds", "model", "expected"),
+    [
+        (True, 50, "", "base"),
+        (True, 49, "", "small"),
+        (True, 50, "tiny", "tiny"),
+        (False, 50, "", "small"),
+    ],
+)
+def test_own_texts_and_many_steps_take_a_model_that_has_room_for_them(
+    own_texts: bool, rounds: int, model: str, expected: str, tmp_path: Path
+) -> None:
+    (tmp_path / "eng.txt").write_text("a text")
+    data = str(tmp_path) if own_texts else "udhr"
+    found = plan(tmp_path, data=data, rounds=rounds, inner_steps=20, model=model)
+    assert found.model.options == PRESETS[expected]
 
 
 def test_links_are_used_whatever_the_number_of_members(tmp_path: Path) -> None:
