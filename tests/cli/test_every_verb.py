@@ -81,7 +81,7 @@ ROWS: dict[str, list[tuple[str, str, int]]] = {
 }
 ELSEWHERE = {  # status 0 takes a network, or minutes: where a test sees it
     "demo": "tests/integration/test_demo.py",
-    "testnet": "tests/cli/test_testnet_links.py",
+    "testnet": "tests/cli/test_testnet_plan.py",
     "init": "tests/cli/test_newcomers.py",
     "join": "tests/cli/test_newcomers.py",
     "data debian": "tests/cli/test_data.py",
