@@ -74,12 +74,13 @@ def run(paths: Paths, apart: bool = False) -> None:
     mend_base(manifest, paths, tuple(map(parse_address, config.bootstrap.peers)))
     store = Store(paths.state / "store", manifest.streams.ring)
     try:
+        paths.make()  # again: whoever held the store until now has tidied up
         configure = trainer_configuration(manifest, config, paths, task, data)
         ENDING.loop()
         run_unwrapped(_main, manifest, config, paths, seed, store, configure, apart)
     finally:
-        store.close()
         paths.tidy()
+        store.close()
 
 
 def trainer_configuration(
