@@ -139,6 +139,7 @@ def _summary(report: dict[str, Any]) -> list[str]:
     rows = [row for row in report["members"] if not row["byzantine"]]
     lines = [
         f"{len(report['members'])} members, {len(report['members']) - len(rows)} hostile,"
+        f" {report['parameters']:,} parameters,"
         f" rule {report['rule']}: {report['certificate']} ({report['certificate_why']})",
         "error (nats a picture) on held-out pictures:"
         if all(row["accuracy"] for row in rows)

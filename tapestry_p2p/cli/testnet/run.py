@@ -99,7 +99,8 @@ def _one(
             Cluster(prepared.homes, plan.out / "members.json", table.show, plan.links) as cluster,
             ExitStack() as stack,
         ):
-            table.phase("starting the members; each compiles its model once ...")
+            size = prepared.manifest.schema.parameters
+            table.phase(f"starting the members; each compiles its model of {size:,} parameters ...")
             cluster.wait_until_ready()
             clock.lap("start")
             table.phase("training together")
