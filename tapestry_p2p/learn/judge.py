@@ -30,7 +30,7 @@ ARMS = ("together", "alone", "sovereign", "untrained")
 
 # Between a shared model and what own data made of it lie better ones than both: some of what the
 # others' texts said is kept against learning one's own by rote (Wortsman et al. 2022, WiSE-FT).
-BLENDS = (0.5, 0.6, 0.7, 0.8, 0.9)
+BLENDS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 
 
 def blend(shared: Vector, own: Vector, share: float) -> Vector:
@@ -111,13 +111,15 @@ class Judge:
         program, shared, twin = self._program, self.best_own, self._alone(between)
         end = program.schedule_steps
         again = program.fresh(shared.vector, self.sovereign_from, cursor=end)
-        own = self._train(again, Checkpoint(shared.vector), between, end - self.sovereign_from)
+        before = end - self.sovereign_from
+        own = self._train(again, Checkpoint(shared.vector), between, before)
         best = Checkpoint(shared.vector, shared.score, shared.step)
         for found in (own, twin):
             best.offer(found.vector, found.score, found.step)
+        last = program.layout.whole(again.params)  # worse by itself than where it began, maybe
         for share in BLENDS:
-            vector = blend(shared.vector, own.vector, share)
-            best.offer(vector, self.held_out(program.params(vector)), own.step)
+            vector = blend(shared.vector, last, share)
+            best.offer(vector, self.held_out(program.params(vector)), end + before)
         return best
 
     def _train(

@@ -328,7 +328,7 @@ def test_a_trip_ends_with_models_between_its_end_and_the_shared_one(
             assert start is not None
             assert np.array_equal(start, shared)
     end = gain._beside["sovereign"].vector
-    shares = BLENDS[::-2]
+    shares = BLENDS[::2][::-1]
     assert len(seen) > len(shares)
     for vector, share in zip(seen[-len(shares) :], shares, strict=True):
         assert np.array_equal(vector, blend(shared, end, share))

@@ -214,15 +214,16 @@ def test_after_a_restart_the_twin_is_trained_for_whoever_asks_first(program: Pro
     assert sovereign["loss"] == alone["loss"]
 
 
+@pytest.mark.parametrize("end", [0.4, 0.6], ids=["better", "worse than where it began"])
 def test_the_own_model_may_lie_between_the_shared_one_and_what_own_data_made_of_it(
-    program: Program, monkeypatch: pytest.MonkeyPatch
+    end: float, program: Program, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     judge = _collected(program)
     shared, seen = judge.best_own.vector, []
 
     def held_out(params: Any) -> float:  # worth by order: the third on the line is the best
         seen.append(program.layout.whole(params))
-        return {0: 0.5, 1: 0.4, 4: 0.1}.get(len(seen) - 1, 0.9)
+        return {0: 0.5, 1: end, 4: 0.1}.get(len(seen) - 1, 0.9)
 
     judge._alone(_nothing)
     monkeypatch.setattr(judge, "held_out", held_out)
