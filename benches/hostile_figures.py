@@ -15,7 +15,7 @@ SOCKETS_MAX = 32 + HONEST_LINKS + 1  # strangers, members, one that is just bein
 VERIFIES_MAX = 8  # per peer and ten minutes
 BLAMES_MAX = 8  # per peer and ten minutes: after that it is barred
 MEMBERS_MAX = 256
-OWN_ROWS = 4  # links and streams of the identities that look around and attack; words add none
+OWN_ROWS = 4  # a link for each of the four identities that it uses; what it says adds none
 
 
 @dataclass

@@ -1,12 +1,10 @@
 """Hostility in well-formed frames: lies about others, replays, floods, many names.
 
-A program attacks one victim, or all of them, until it is cancelled and counts in its stranger's
-tally.
+A program attacks one victim until it is cancelled and counts in its stranger's tally.
 """
 
 import os
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import replace
 
 import trio
@@ -37,30 +35,26 @@ def _forged(stranger: Stranger) -> SignedHeader:
     return SignedHeader(header, os.urandom(64))
 
 
-async def replayer(victims: list[Victim], tally: Counter[str]) -> None:
-    """What the victims have long heard, again and again: ignored, no state grows."""
-    await _repeat(victims, tally, lambda log: list(log.values()))
-
-
-async def stale_sender(victims: list[Victim], tally: Counter[str]) -> None:
-    """Only the oldest entry of everybody, for ever: ignored."""
-    await _repeat(victims, tally, lambda log: [log[min(log)]])
-
-
-async def _repeat(
-    victims: list[Victim],
-    tally: Counter[str],
-    chosen: Callable[[dict[int, SignedHeader]], list[SignedHeader]],
-) -> None:
-    """Say to all what one identity heard: ``chosen`` of each author's entries by their seq."""
-    async with Stranger(network=victims[0].network, tally=tally).running() as stranger:
-        stranger.begin(victims[0].manifest)
+async def replayer(victim: Victim, tally: Counter[str]) -> None:
+    """What the victim has long heard, again and again: ignored, no state grows."""
+    async with Stranger(network=victim.network, tally=tally).running() as stranger:
+        stranger.begin(victim.manifest)
         while True:
-            for victim in victims:
-                await stranger.reach(victim)
-                known = [signed for log in stranger.heard.values() for signed in chosen(log)]
-                for start in range(0, len(known), BATCH):
-                    stranger.show(victim.key, *known[start : start + BATCH])
+            await stranger.reach(victim)
+            known = [signed for log in stranger.heard.values() for signed in log.values()]
+            for start in range(0, len(known), BATCH):
+                stranger.show(victim.key, *known[start : start + BATCH])
+            await trio.sleep(PACE_S)
+
+
+async def stale_sender(victim: Victim, tally: Counter[str]) -> None:
+    """Only the oldest entry of everybody, for ever: ignored."""
+    async with Stranger(network=victim.network, tally=tally).running() as stranger:
+        stranger.begin(victim.manifest)
+        while True:
+            await stranger.reach(victim)
+            oldest = [log[min(log)] for log in stranger.heard.values()]
+            stranger.show(victim.key, *oldest[:BATCH], stranger.log[0])
             await trio.sleep(PACE_S)
 
 

@@ -37,6 +37,8 @@ PROGRAMS: dict[str, Program] = {
             wire.garbage_streamer,
             wire.oversize,
             speech.bad_signature_flood,
+            speech.replayer,
+            speech.stale_sender,
             speech.bombs,
             speech.table_poisoner,
             speech.sybil_swarm,
@@ -47,8 +49,6 @@ PROGRAMS: dict[str, Program] = {
     **{
         program.__name__: program
         for program in (
-            speech.replayer,
-            speech.stale_sender,
             streams.forker,
             streams.selective_publisher,
             streams.withholder,
