@@ -22,6 +22,7 @@ from tapestry_p2p.cli.testnet.cluster import Member, python_path
 from tapestry_p2p.cli.testnet.homes import Home, Prepared
 from tapestry_p2p.daemon.ask import ask
 from tapestry_p2p.errors import TapestryError
+from tapestry_p2p.heap import resident_bytes
 
 PORT = 4001
 LOOK_S = 0.5
@@ -80,8 +81,7 @@ class Inhabitant(Member):
             with suppress(OSError):
                 found[f"{name} fds"] = len(os.listdir(f"/proc/{pid}/fd"))
                 found[f"{name} threads"] = len(os.listdir(f"/proc/{pid}/task"))
-                statm = Path(f"/proc/{pid}/statm").read_text().split()
-                found[f"{name} MB"] = int(statm[1]) * os.sysconf("SC_PAGESIZE") // 1_000_000
+                found[f"{name} MB"] = resident_bytes(pid) // 1_000_000
         return found
 
 

@@ -36,6 +36,7 @@ from tapestry_p2p.cli.testnet.cluster import Member
 from tapestry_p2p.cli.testnet.homes import prepare
 from tapestry_p2p.cli.testnet.plan import make_plan
 from tapestry_p2p.errors import TapestryError
+from tapestry_p2p.heap import resident_bytes
 
 DOCS = Path(__file__).parents[1] / "docs" / "chaos.md"
 PICTURE = DOCS.parent / "pictures" / "soak.svg"
@@ -106,8 +107,7 @@ def look(member: Member, began: float) -> Sample | None:
     sample.held["tasks"] = float(status["tasks"])
     for name, pid in (("node", process.pid), ("trainer", int(trainer["pid"]))):
         proc = Path(f"/proc/{pid}")
-        pages = int((proc / "statm").read_text().split()[1])
-        sample.held[f"{name} RSS, MB"] = pages * os.sysconf("SC_PAGESIZE") / 1e6
+        sample.held[f"{name} RSS, MB"] = resident_bytes(pid) / 1e6
         sample.held[f"{name} fds"] = float(len(os.listdir(proc / "fd")))
         sample.held[f"{name} threads"] = float(len(os.listdir(proc / "task")))
     sample.held.update(_disk(member))

@@ -21,7 +21,8 @@ from tapestry_p2p.sim.network import Weather
 from tapestry_p2p.sim.quadratics import Matrix, Quadratics
 
 ROOT = Path(__file__).parents[2]
-NEEDED = "import numpy, msgpack, cryptography"
+MINORS = (11, 12, 13)
+NEEDED = ("numpy", "msgpack", "cryptography")  # by the simulator
 PROGRAM = f"""
 from tapestry_p2p.sim.story import draw, tell
 outcome = tell(draw({SEEDS[0]}))
@@ -46,25 +47,37 @@ def test_two_processes_with_different_hash_seeds_agree_to_the_last_bit() -> None
     assert told(sys.executable, "1") == told(sys.executable, "2")
 
 
-def others() -> list[str]:
-    """Other Pythons of this machine that could run the simulator."""
-    version = f"python3.{sys.version_info.minor}"
-    names = [f"python3.{minor}" for minor in (11, 12, 13) if f"python3.{minor}" != version]
-    found = [path for path in map(shutil.which, names) if path]
-    found += os.environ.get("TAPESTRY_OTHER_PYTHONS", "").split()
-    return [
-        path
-        for path in found
-        if subprocess.run([path, "-c", NEEDED], capture_output=True, check=False).returncode == 0
-    ]
+def others() -> dict[str, str]:
+    """Other Pythons of this machine that we support, on the path or pyenv's: version, program."""
+    names = [shutil.which(f"python3.{minor}") for minor in MINORS]
+    if pyenv := shutil.which("pyenv"):
+        root = subprocess.run([pyenv, "root"], capture_output=True, text=True, check=True).stdout
+        names += map(str, sorted(Path(root.strip(), "versions").glob("3.*/bin/python")))
+    found = {}
+    for path in filter(None, names):
+        asked = [path, "-c", "import sys; print(sys.version_info.minor)"]
+        done = subprocess.run(asked, capture_output=True, text=True, check=False)
+        if done.returncode == 0 and int(done.stdout) in {*MINORS} - {sys.version_info.minor}:
+            found[done.stdout.strip()] = path  # a shim of pyenv may be there and lead nowhere
+    return found
 
 
-def test_other_pythons_tell_the_same_story() -> None:
+@pytest.mark.integration
+def test_other_pythons_tell_the_same_story(tmp_path: Path) -> None:
     pythons = others()
     if not pythons:
-        pytest.skip("no other Python here that has numpy, msgpack and cryptography")
+        pytest.skip(f"of Python 3.{MINORS} there is but this one here")
+    traces = {}
+    for minor, path in pythons.items():
+        python = str(tmp_path / minor / "bin" / "python")
+        subprocess.run([path, "-m", "venv", str(tmp_path / minor)], check=True)
+        command = [python, "-m", "pip", "install", "--quiet", *NEEDED]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            pytest.skip(f"{', '.join(NEEDED)} cannot be fetched: {done.stderr.strip()[-200:]}")
+        traces[minor] = told(python, "0")[0]
     pinned = json.loads(PATH.read_text())[str(SEEDS[0])]["trace"]
-    assert {python: told(python, "0")[0] for python in pythons} == dict.fromkeys(pythons, pinned)
+    assert traces == dict.fromkeys(pythons, pinned)
 
 
 class Nudged(Quadratics):
