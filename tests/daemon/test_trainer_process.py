@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,14 @@ from daemon_kit import in_mock_time, in_trio, same, vector
 from stand_in import PARAMETERS, SCHEMA
 
 from tapestry_p2p.daemon import trainer as module
-from tapestry_p2p.daemon.trainer import BACKOFF_S, FAILURES, STOP_S, TrainedVector, Trainer
+from tapestry_p2p.daemon.trainer import (
+    BACKOFF_S,
+    FAILURES,
+    STOP_S,
+    TrainedVector,
+    Trainer,
+    TrainerState,
+)
 from tapestry_p2p.errors import BAD_CONFIG, TapestryError
 from tapestry_p2p.link import FAILURE_CODES
 from tapestry_p2p.mix.codec import Vector
@@ -127,6 +135,13 @@ async def test_vectors_come_and_corrections_go(tmp_path: Path) -> None:
     assert (s.running, s.restarts, s.last_failure) == (False, 0, "")
     assert b"stand-in" in trainer.log_path.read_bytes()
     assert trainer.log_path.stat().st_mode & 0o777 == 0o600
+
+
+def test_memory_that_another_unit_hides_is_what_the_trainer_told() -> None:
+    hidden = TrainerState(running=True, pid=2**22 + 1, memory_mb=12.0)
+    assert hidden.resident_bytes == 12e6
+    assert replace(hidden, pid=os.getpid()).resident_bytes > 20e6
+    assert replace(hidden, running=False).resident_bytes == 0
 
 
 @in_trio
