@@ -15,7 +15,9 @@ SOCKETS_MAX = 32 + HONEST_LINKS + 1  # strangers, members, one that is just bein
 VERIFIES_MAX = 8  # per peer and ten minutes
 BLAMES_MAX = 8  # per peer and ten minutes: after that it is barred
 MEMBERS_MAX = 256
-OWN_ROWS = 4  # a link for each of the four identities that it uses; what it says adds none
+JOINING_ROWS = (
+    6  # a program's four identities: a stream each, one's link, that of its first question
+)
 
 
 @dataclass
@@ -54,13 +56,21 @@ def _grown(of: Callable[[Status], float]) -> Callable[[Seen], float]:
     return grown
 
 
-def _rejected(status: Status, reason: str) -> float:
-    return float(status["verdicts"]["reject"].get(reason, 0))
-
-
 def _rows(status: Status) -> float:
     tables = status["tables"]
     return float(tables["streams"] + tables["members"] + tables["links"])
+
+
+def _rows_by_words(seen: Seen) -> float:
+    """Rows beyond those of its identities, which joined as any stranger may; once they have, none
+    at all."""
+    joined = seen.during[len(seen.during) // 2]
+    since = max(_rows(a) - _rows(b) for b, a in zip(joined, seen.after, strict=True))
+    return max(since, _grown(_rows)(seen) - JOINING_ROWS)
+
+
+def _rejected(status: Status, reason: str) -> float:
+    return float(status["verdicts"]["reject"].get(reason, 0))
 
 
 def _links_lost(seen: Seen) -> float:
@@ -83,7 +93,7 @@ BARRED = Figure(
 FORKED = Figure("nodes without a proof of it", _without_proof, 0)
 LINKS = Figure("links of the honest that it cost", _links_lost, 0)
 MIXED = Figure("its copies in a mix", _mixed, 0)
-NEW_ROWS = Figure("table rows more than before", _grown(_rows), OWN_ROWS)
+NEW_ROWS = Figure("table rows that its repeating added", _rows_by_words, 0)
 
 FIGURES: dict[str, Figure] = {
     "plaintext_impostor": Figure("offers that were accepted", _did("accepted"), 0),

@@ -181,6 +181,7 @@ def gain(status: Answer, answer: Answer) -> dict[str, Any]:
         "now": {name: real(_map(measured.get(name)).get("value")) for name in MODELS},
         "gains": {name: real(measured.get(f"gain_{name}")) for name in MODELS[1:]},
         "apart": real(measured.get("sovereign_distance")),
+        "failed": measured.get("failed") is True,
     }
 
 

@@ -19,6 +19,7 @@ from chromium_kit import CHROMIUM, Tab, browser
 
 from tapestry_p2p.daemon.ask import ask
 from tapestry_p2p.errors import TapestryError
+from tapestry_p2p.page.facts import MODELS
 
 pytestmark = [
     pytest.mark.integration,
@@ -216,6 +217,19 @@ def test_pause_pauses_and_resume_resumes(page: tuple[str, Path], tmp_path: Path)
 
     in_browser(tmp_path, link, job)
     wait_for(home, lambda _: trainer_answers(home))
+
+
+def test_a_measure_that_failed_is_said(page: tuple[str, Path], tmp_path: Path) -> None:
+    nothing = {"curves": {key: [] for key in MODELS}, "now": dict.fromkeys(MODELS), "gains": {}}
+
+    async def job(tab: Tab) -> None:
+        for failed in (True, False):
+            answer = json.dumps({**nothing, "unit": "", "apart": None, "failed": failed})
+            hidden = "['w-failed', 'w-none'].map((id) => document.getElementById(id).hidden)"
+            assert await tab.run(f"draw.gain({answer}), {hidden}") == [not failed, failed]
+        assert await tab.run("document.getElementById('w-failed').textContent")
+
+    in_browser(tmp_path, page[0], job)
 
 
 def test_the_model_is_written_where_the_page_says(page: tuple[str, Path], tmp_path: Path) -> None:

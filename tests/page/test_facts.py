@@ -138,6 +138,8 @@ def test_three_models_and_what_they_are_worth() -> None:
     }
     assert found["now"] == {"alone": 3.0, "together": 2.2, "sovereign": None}
     assert found["gains"] == {"together": 0.1, "sovereign": None}
+    assert not found["failed"]
+    assert facts.gain({"gain": {"failed": True}}, {})["failed"]  # a measure that gave up is said
 
 
 def test_claims_are_cleaned_and_bounded() -> None:

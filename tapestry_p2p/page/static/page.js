@@ -192,9 +192,10 @@ const draw = {
     curve("plot", "term_round", [points.map((p) => p[0]), points.map((p) => p[1])], [{ colour: "--lead" }]);
   },
 
-  gain({ unit, curves, now, gains, apart }) {
+  gain({ unit, curves, now, gains, apart, failed }) {
     const there = MODELS.filter((name) => now[name] !== null), drawn = there.filter((name) => curves[name].length > 1);
-    show("w-none", !there.length);
+    show("w-none", !there.length && !failed);
+    show("w-failed", failed);
     show("w-plot", drawn.length);
     $("w-words").replaceChildren(...there.map((name) => {
       const gain = gains[name] ?? null, model = t(LINES[name].word), value = figures(now[name]);
