@@ -62,11 +62,8 @@ def _rows(status: Status) -> float:
 
 
 def _rows_by_words(seen: Seen) -> float:
-    """Rows beyond those of its identities, which joined as any stranger may; once they have, none
-    at all."""
-    joined = seen.during[len(seen.during) // 2]
-    since = max(_rows(a) - _rows(b) for b, a in zip(joined, seen.after, strict=True))
-    return max(since, _grown(_rows)(seen) - JOINING_ROWS)
+    """Rows beyond those of its identities, which joined as any stranger may."""
+    return max(0.0, _grown(_rows)(seen) - JOINING_ROWS)
 
 
 def _rejected(status: Status, reason: str) -> float:
@@ -93,7 +90,7 @@ BARRED = Figure(
 FORKED = Figure("nodes without a proof of it", _without_proof, 0)
 LINKS = Figure("links of the honest that it cost", _links_lost, 0)
 MIXED = Figure("its copies in a mix", _mixed, 0)
-NEW_ROWS = Figure("table rows that its repeating added", _rows_by_words, 0)
+NEW_ROWS = Figure("table rows beyond those of its four names", _rows_by_words, 0)
 
 FIGURES: dict[str, Figure] = {
     "plaintext_impostor": Figure("offers that were accepted", _did("accepted"), 0),

@@ -82,19 +82,16 @@ def test_every_figure_tells_good_from_bad(name: str) -> None:
     good = Seen({}, [status()] * 4, [[status()] * 4], after, [{"coefficient": None}])
     did = {TOLD.get(name, "endured"): 99}
     worse = [status(), status(**WORSE.get(name, {})), status(), status()]
-    bad = Seen(did, [status()] * 4, [[status()] * 4] * 2 + [worse], worse, [{"coefficient": 0.2}])
+    bad = Seen(did, [status()] * 4, [worse], worse, [{"coefficient": 0.2}])
     figure = FIGURES[name]
     assert figure.of(good) <= figure.bound < figure.of(bad)
 
 
 def test_who_repeats_pays_rows_for_its_names_and_none_for_its_words() -> None:
-    calm = [status()] * 4
-    joined = [status(tables={"streams": 8, "links": 5})] * 4
-    fat = [status(tables={"streams": 9, "links": 5})] * 4
-    figure = FIGURES["replayer"].of
-    assert figure(Seen({}, calm, [calm, joined], joined, [])) == 0
-    assert figure(Seen({}, calm, [calm, fat], fat, [])) == 1  # early: still more than its names
-    assert figure(Seen({}, calm, [calm, calm, joined], joined, [])) > 0  # late: they had joined
+    calm, figure = [status()] * 4, FIGURES["replayer"].of
+    for more, streams in ((0, 8), (1, 9)):
+        after = [status(tables={"streams": streams, "links": 5})] * 4
+        assert figure(Seen({}, calm, [calm], after, [])) == more
 
 
 def test_a_program_that_did_nothing_or_told_nothing_reaches_no_bound() -> None:
