@@ -6,7 +6,7 @@ copy is served as it was when it was first asked for; ours is kept so for a whil
 may have named it as its start.
 """
 
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -32,6 +32,7 @@ from tapestry_p2p.mix.space import MEMORY, Space
 CACHE_BYTES_MAX = 64 << 20  # chunks of others kept to serve; more helps those who fell behind
 ENTRIES_MAX = 64  # of one author, where the manifest's ring is not told
 SNAPSHOTS_MAX = 4  # keyframes being served at once, each as large as the model
+SNAPSHOTS_PER_PEER = 2  # ... of one asker: its next question ends its own, not another's
 PIN_ENTRIES = 64  # so many own entries long our own copy is served as it was when asked for
 OWN_PINS_MAX = 2  # at once; more would let joiners fill our memory
 
@@ -54,6 +55,7 @@ class Followed:
 class _Snapshot:
     copy: PublicCopy
     leaves: bytes
+    asker: bytes = b""  # for whom it was taken first
 
 
 @dataclass(frozen=True)
@@ -166,8 +168,8 @@ class Copies:
         """Followed copies float32[d] by author, in author order, without some authors."""
         return {a: self.followed[a].copy.vector for a in sorted(self.followed) if a not in without}
 
-    def answer(self, request: FetchRequest) -> tuple[FetchResponse, bytes]:
-        """What we can give of a request: response and body."""
+    def answer(self, request: FetchRequest, peer: bytes = b"") -> tuple[FetchResponse, bytes]:
+        """What we can give ``peer`` of a request: response and body."""
         if isinstance(request, ChunkRequest):
             chunk = self.chunks.get(request.hash)
             return _slice(chunk, request.offset, request.length)
@@ -177,7 +179,7 @@ class Copies:
         if isinstance(request, BaseLeavesRequest | BaseRequest):
             missing = FetchResponse("missing"), b""
             return missing if self.base is None else self.base.answer(request)
-        snapshot = self._snapshot(request)
+        snapshot = self._snapshot(request, peer)
         if snapshot is None:
             return FetchResponse("missing"), b""
         if isinstance(request, MoreLeavesRequest):
@@ -187,7 +189,7 @@ class Copies:
         return _slice(snapshot.copy.frame(request.index), request.offset, request.length)
 
     def _snapshot(
-        self, request: LeavesRequest | MoreLeavesRequest | FrameRequest
+        self, request: LeavesRequest | MoreLeavesRequest | FrameRequest, peer: bytes
     ) -> _Snapshot | None:
         """The copy with that root as it stood when its leaves were first asked for."""
         pin = self._pins.get(request.root)
@@ -202,13 +204,28 @@ class Copies:
         copy = self._standing(request.author, request.root)
         if copy is None:
             return None
-        if request.author == self._own_key and self._own_pins() < OWN_PINS_MAX:
-            return self._pin(request.root, copy, own=True)
-        held = self._frozen(copy)
+        if request.author == self._own_key and self._may_pin(peer):
+            return self._pin(request.root, copy, True, peer)
+        held = self._frozen(copy, peer)
         self._snapshots[request.root] = held
-        while len(self._snapshots) > SNAPSHOTS_MAX:
-            self._snapshots.popitem(last=False)
+        self._make_room(peer)
         return held
+
+    def _make_room(self, peer: bytes) -> None:
+        """Too many snapshots: the oldest of whoever has the most goes, so one peer ends its own."""
+        count = Counter(held.asker for held in self._snapshots.values())
+        if count[peer] > SNAPSHOTS_PER_PEER:
+            greedy = peer
+        elif len(self._snapshots) > SNAPSHOTS_MAX:
+            greedy = count.most_common(1)[0][0]
+        else:
+            return
+        del self._snapshots[next(r for r, held in self._snapshots.items() if held.asker == greedy)]
+
+    def _may_pin(self, peer: bytes) -> bool:
+        """Whether our own copy may be held for a peer for long: one for each, and few in all."""
+        pins = self._own_pins()
+        return len(pins) < OWN_PINS_MAX and peer not in (pin.snapshot.asker for pin in pins)
 
     def must_freeze(self, request: LeavesRequest) -> bool:
         """Whether the answer takes a snapshot that is not held yet: a copy and a digest of all."""
@@ -227,26 +244,26 @@ class Copies:
 
     def pin(self, root: bytes, copy: PublicCopy) -> None:
         """Serve this copy for a while; for those who follow us from it."""
-        self._pin(root, copy, own=False)
+        self._pin(root, copy, False, b"")
 
-    def _pin(self, root: bytes, copy: PublicCopy, own: bool) -> _Snapshot:
+    def _pin(self, root: bytes, copy: PublicCopy, own: bool, asker: bytes) -> _Snapshot:
         self._own_pins()
-        self._pins[root] = _Pin(self._frozen(copy), self._own_seq + PIN_ENTRIES, own)
+        self._pins[root] = _Pin(self._frozen(copy, asker), self._own_seq + PIN_ENTRIES, own)
         return self._pins[root].snapshot
 
-    def _frozen(self, copy: PublicCopy) -> _Snapshot:
+    def _frozen(self, copy: PublicCopy, asker: bytes) -> _Snapshot:
         frozen = self.copy(copy.vector)
-        return _Snapshot(frozen, b"".join(frozen.leaves()))
+        return _Snapshot(frozen, b"".join(frozen.leaves()), asker)
 
     @property
     def _own_seq(self) -> int:
         return self.own.seq if self.own is not None else 0
 
-    def _own_pins(self) -> int:
-        """How many pins of our own copy there are, once those are gone whose time is over."""
+    def _own_pins(self) -> list[_Pin]:
+        """The pins of our own copy, once those are gone whose time is over."""
         now = self._own_seq
         self._pins = {root: pin for root, pin in self._pins.items() if now <= pin.until}
-        return sum(pin.own for pin in self._pins.values())
+        return [pin for pin in self._pins.values() if pin.own]
 
     def named(self, author: bytes, root: bytes) -> Vector | None:
         """The author's copy with that root as we hold it, float32[d] to keep; None if we do not."""

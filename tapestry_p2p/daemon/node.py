@@ -342,7 +342,7 @@ class Node:
 
     async def serve(self, peer: bytes, request: bytes) -> tuple[bytes, bytes]:
         """Answer a fetch request."""
-        return await self.answers.give(request)
+        return await self.answers.give(peer, request)
 
     # -- events and effects
 

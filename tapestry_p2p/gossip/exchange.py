@@ -33,7 +33,7 @@ from tapestry_p2p.gossip.messages import (
 )
 from tapestry_p2p.gossip.own import LEFT
 from tapestry_p2p.gossip.state import State
-from tapestry_p2p.gossip.streams import Stream
+from tapestry_p2p.gossip.streams import Stream, heals
 from tapestry_p2p.gossip.verdict import Judgement, accept, ignore
 
 RELAY_LAG_S = 1.0  # who has not heard of an entry after so long is not reached by its author
@@ -128,7 +128,8 @@ class Exchange:
         others = (s.newest for s in streams if s.followed and s.author != peer)
         heads: list[SignedHeader] = []
         room = FRAME_BYTES // 2
-        for signed in (state.own.head, state.newest(peer), *others):
+        theirs = state.newest(peer) or state.membership.last_words(peer)
+        for signed in (state.own.head, theirs, *others):
             if signed is None or len(heads) == HEADS_MAX:
                 continue
             room -= len(signed.header.encoded) + 80
@@ -256,6 +257,9 @@ class Exchange:
 
     def _send_missing(self, peer: bytes, author: bytes, row: Row) -> None:
         newest, their_seq = self._state.newest(author), row.head - 1
+        if newest is not None and (healing := self._healing(author, row)):
+            self._send_heads(peer, (*healing, newest))
+            return
         if newest is None or min(newest.header.seq, SEQ_MAX - 1) < their_seq:
             return
         if min(newest.header.seq, SEQ_MAX - 1) == their_seq:
@@ -269,6 +273,13 @@ class Exchange:
         kept = self._state.kept(author)
         between = [kept[seq] for seq in sorted(kept) if their_seq < seq < newest.header.seq]
         self._send_heads(peer, (*between, newest))
+
+    def _healing(self, author: bytes, row: Row) -> list[SignedHeader]:
+        """The entry that ended the very fork whose proof the peer holds, if there is one."""
+        if not row.mark:
+            return []
+        kept = self._state.kept(author).values()
+        return [s for s in kept if heals(s) and s.header.cites[:MARK_BYTES] == row.mark]
 
     def _send_heads(self, peer: bytes, heads: Iterable[SignedHeader]) -> None:
         for frame in heads_frames(heads):

@@ -27,7 +27,7 @@ from tapestry_p2p.gossip.messages import (
     decode_hello,
 )
 from tapestry_p2p.gossip.own import Shown
-from tapestry_p2p.gossip.profile import decode_profile
+from tapestry_p2p.gossip.profile import Unprintable, decode_profile
 from tapestry_p2p.gossip.roster import Roster
 from tapestry_p2p.gossip.state import State
 from tapestry_p2p.gossip.streams import Stream
@@ -100,6 +100,8 @@ class Inbox:
             self._exchange.say_hello(link, ask=False)
         if not link.greeted:
             link.greeted, link.attempts = True, 0
+            own = state.public_key
+            link.knew_us |= any(row.author == own and row.head for row in hello.rows)
             self._welcome(link.peer)
         self._take_heads(link, hello.heads)
         if link.connected and in_time:
@@ -234,7 +236,7 @@ class Inbox:
             stream.fresh_at, stream.heard_round = state.now, state.round
         self._roster.note_arrival(stream, signed.header.seq)
         if stream.has_left and stream.newest_seq > before:
-            state.membership.forget(stream.author, stream.newest_seq)
+            state.membership.forget(stream.author, stream.newest)
             self._roster.let_go(stream.author, "left")
             state.emit(Left(stream.author, signed))
             return accept("leave")
@@ -245,6 +247,8 @@ class Inbox:
         state = self._state
         proof = fork_proof(held, signed)
         stream.proof, stream.job = proof, None
+        if not self._matters(stream):
+            return
         while len(state.proofs) >= state.settings.proofs_max:
             strangers = (author for author in state.proofs if author not in state.streams)
             del state.proofs[next(strangers, next(iter(state.proofs)))]
@@ -252,6 +256,13 @@ class Inbox:
         state.emit(Persist("proof", signed.header.seq, proof.encode()))
         state.emit(Forked(stream.author, proof))
         self._exchange.pass_on(proof)
+
+    def _matters(self, stream: Stream) -> bool:
+        """Whether a fork of this author is news: keys are free, and a name alone is nobody."""
+        state, author = self._state, stream.author
+        met = author in state.membership or state.links.is_greeted(author)
+        known = author in state.probation.exempt or state.probation.has_row(author)
+        return stream.followed or met or known
 
     def _judge_own(self, signed: SignedHeader) -> Judgement:
         """A head of our own key: known, or a sign of another life of ours."""
@@ -336,6 +347,8 @@ class Inbox:
             return reject("profile_hash")
         try:
             profile = decode_profile(payload)
+        except Unprintable:  # what is, follows Unicode's version: whoever passed it on meant well
+            return ignore("profile_text")
         except Malformed:
             return reject("profile_malformed")
         trusted = state.links.is_greeted(author)

@@ -39,6 +39,22 @@ class Member:
         return self.signed.header.seq
 
 
+@dataclass(frozen=True, slots=True)
+class Tombstone:
+    """What is left of a member: the number of its profile, and its newest entry if it was held."""
+
+    number: int = -1
+    newest: SignedHeader | None = None
+
+    @property
+    def seq(self) -> int:
+        """No entry up to this one brings it back."""
+        return max(self.number, self.newest.header.seq if self.newest else -1)
+
+
+NOBODY = Tombstone()
+
+
 class Membership:
     """A capped table of members, with tombstones of the expired and the departed."""
 
@@ -49,7 +65,7 @@ class Membership:
         self._salt = salt
         self._is_new = is_new
         self._members: dict[bytes, Member] = {}
-        self._tombstones: dict[bytes, tuple[int, int]] = {}  # profile number, head seq
+        self._tombstones: dict[bytes, Tombstone] = {}
         self.wide = False
 
     def __contains__(self, author: bytes) -> bool:
@@ -79,11 +95,15 @@ class Membership:
     def number(self, author: bytes) -> int:
         """The highest profile seq known of ``author``, also from a tombstone; -1 if none."""
         member = self._members.get(author)
-        return member.number if member else self._tombstones.get(author, (-1, -1))[0]
+        return member.number if member else self._tombstones.get(author, NOBODY).number
 
     def is_buried(self, author: bytes, seq: int) -> bool:
         """Whether an entry is too old to bring a forgotten author back."""
-        return author not in self._members and seq <= self._tombstones.get(author, (-1, -1))[1]
+        return author not in self._members and seq <= self._tombstones.get(author, NOBODY).seq
+
+    def last_words(self, author: bytes) -> SignedHeader | None:
+        """The newest entry of an author that we forgot: news to one who wakes in an old backup."""
+        return self._tombstones.get(author, NOBODY).newest
 
     def has_room(self, author: bytes, profile: Profile, trusted: bool) -> bool:
         """Whether a profile may enter: known and connected ones always, hearsay within bounds."""
@@ -118,14 +138,14 @@ class Membership:
         if member:
             member.worked = True
 
-    def forget(self, author: bytes, head_seq: int = -1) -> None:
-        """Remove a member, keeping its number and the seq of its newest entry."""
+    def forget(self, author: bytes, newest: SignedHeader | None = None) -> None:
+        """Remove a member, keeping its number and its newest entry."""
         number = self.number(author)
         member = self._members.pop(author, None)
-        if member is None and head_seq < 0:
+        if member is None and newest is None:
             return
-        self._tombstones.pop(author, None)
-        self._tombstones[author] = (number, max(number, head_seq))
+        before = self._tombstones.pop(author, NOBODY)
+        self._tombstones[author] = Tombstone(number, newest or before.newest)
         while len(self._tombstones) > self._settings.tombstones_max:
             del self._tombstones[next(iter(self._tombstones))]
 

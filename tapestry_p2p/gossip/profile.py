@@ -21,6 +21,10 @@ UNITS = ("bits_per_char", "bits_per_byte", "accuracy", "loss")
 VALUE_MAX = 64_000  # thousandths
 
 
+class Unprintable(Malformed):
+    """Text with a character that one version of Unicode knows, or allows, and another does not."""
+
+
 @dataclass(frozen=True)
 class Results:
     """What a member claims of its models on its own held-out data. Values in thousandths of a unit.
@@ -59,7 +63,7 @@ def encode_profile(profile: Profile) -> bytes:
 
 
 def decode_profile(data: bytes) -> Profile:
-    """Parse a foreign payload; Malformed for anything out of bounds."""
+    """Parse a foreign payload; Malformed for anything out of bounds, Unprintable for bad text."""
     shape = {"addresses": list, "languages": list, "name": str}
     found = unpack(data, bytes_max=PROFILE_BYTES_MAX)
     told = isinstance(found, dict) and "results" in found
@@ -96,9 +100,13 @@ def _plain(texts: list[str] | tuple[str, ...], length_max: int) -> None:
     for text in texts:
         if len(text) > length_max:
             raise Malformed("text of a profile too long")
-        if any(unicodedata.category(letter) in _CONTROL for letter in text):
+        found = set(map(unicodedata.category, text))
+        if found & _CONTROL:
             raise Malformed("control character in a profile")
+        if found & _GROWING:
+            raise Unprintable("a character in a profile that nobody should see, or that is new")
 
 
 _RESULTS = {"alone": int, "sovereign": int, "step": int, "together": int, "unit": str}
-_CONTROL = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
+_CONTROL = frozenset({"Cc", "Cs", "Co", "Zl", "Zp"})
+_GROWING = frozenset({"Cf", "Cn"})  # formats, unassigned: with each version of Unicode others

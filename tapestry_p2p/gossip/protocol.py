@@ -6,7 +6,7 @@ roster.py says whom we follow, pursuit.py brings copies to their heads, own.py s
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from random import Random
 from typing import Any
 
@@ -160,11 +160,27 @@ class Protocol:
         self._exchange.announce(signed, profile)
 
     def _on_unmute(self, event: ev.Unmute) -> None:
-        self._state.own.hear(Cue.UNMUTED if self.has_heard_all() else Cue.DOUBTED)
+        heard = self.has_heard_all() and self._is_known_to_all()
+        self._state.own.hear(Cue.UNMUTED if heard else Cue.DOUBTED)
 
     def has_heard_all(self) -> bool:
         """Whether everybody whose copy we keep (or, keeping none, whom we know) is here."""
-        return all(map(self._state.links.is_greeted, self.followed() or self._known()))
+        return all(map(self._state.links.is_greeted, self._asked()))
+
+    def _asked(self) -> Iterable[bytes]:
+        """Whose word counts on what there is of our stream."""
+        return self.followed() or self._known()
+
+    def _is_known_to_all(self) -> bool:
+        """Whether each of them knew our stream before we spoke: who forgot us can warn of nothing.
+
+        A backup that is older than our last entries then goes on by a resume, which contradicts
+        none of them.
+        """
+        if self._state.own.head is None:
+            return True
+        links = map(self._state.links.get, self._asked())
+        return all(link is not None and link.knew_us for link in links)
 
     def _known(self) -> set[bytes]:
         """Everybody else that we know of."""
@@ -264,10 +280,13 @@ class Protocol:
         for signed, payload in known.profiles:
             profile = decode_profile(payload)
             state.membership.put(signed, payload, profile, state.now, trusted=True)
+        blocked = self.settings.blocked
         if known.secret:
-            state.neighbours.restore(known.secret, known.epoch, known.neighbours)
+            kept = tuple(row for row in known.neighbours if row[0] not in blocked)
+            state.neighbours.restore(known.secret, known.epoch, kept)
         places = max(self.settings.all_to_all_max - 1, self.settings.k)
-        for signed in known.copies[:places]:
+        copies = [signed for signed in known.copies if signed.header.author not in blocked]
+        for signed in copies[:places]:
             self._roster.open(signed.header.author).restore(signed)
         state.effects = []
 
@@ -376,6 +395,8 @@ class Protocol:
         state = self._state
         stream = state.streams.get(author)
         if author in state.retired or author in state.proofs or stream is None:
+            return 0.0
+        if author in state.settings.blocked:
             return 0.0
         if stream.proof is not None or stream.has_left or not stream.followed:
             return 0.0

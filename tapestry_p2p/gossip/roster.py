@@ -446,7 +446,7 @@ class Roster:
             return
         self.let_go(author, "expired")
         stream = state.streams.pop(author, None)
-        state.membership.forget(author, stream.newest_seq if stream else -1)
+        state.membership.forget(author, stream.newest if stream else None)
 
     def _is_idle(self, stream: Stream) -> bool:
         return not stream.followed and not self._state.links.is_greeted(stream.author)

@@ -57,6 +57,7 @@ class Job:
 
 
 NOTHING = Plan(Do.NOTHING)
+HEALING_MAX = 8  # entries of one author that ended a fork, kept for good
 PASSING = frozenset({"missing", "busy"})  # a source answered; it may have more in a moment
 SPOILT = frozenset({"root", "content"})  # failures after which the copy must come whole
 
@@ -416,11 +417,23 @@ class Stream:
         self.kept = {signed.header.seq: signed}
 
 
+def heals(signed: SignedHeader) -> bool:
+    """Whether the entry ends a fork for whoever holds the proof of it."""
+    return signed.header.kind == RESUME and bool(signed.header.cites)
+
+
 def trim(kept: dict[int, SignedHeader], head_seq: int, settings: Settings) -> None:
-    """Drop headers older than the ring, except the newest ``milestones_max`` milestones."""
+    """Drop headers older than the ring, except the newest ``milestones_max`` milestones.
+
+    The newest entries that end a fork stay too: who is shown the old proof needs them.
+    """
     oldest, period = head_seq - settings.ring, settings.milestone
+    past = sorted(seq for seq in kept if seq < oldest)
+    healing = [seq for seq in past if heals(kept[seq])][-HEALING_MAX:]
     milestones = []
-    for seq in [seq for seq in kept if seq < oldest]:
+    for seq in past:
+        if seq in healing:
+            continue
         if seq % period:
             del kept[seq]
         else:

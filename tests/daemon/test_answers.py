@@ -31,7 +31,7 @@ def answers(monkeypatch: pytest.MonkeyPatch) -> Answers:
 
 
 async def _ask(answers: Answers, author: bytes, root: bytes) -> str:
-    head, _ = await answers.give(encode_request(LeavesRequest(author, 3, root)))
+    head, _ = await answers.give(b"peer", encode_request(LeavesRequest(author, 3, root)))
     return decode_response(head).status
 
 

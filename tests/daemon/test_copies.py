@@ -190,12 +190,12 @@ def test_a_frame_beyond_the_end_is_missing() -> None:
         assert copies.answer(request)[0].status == "missing"
 
 
-def asked(copies: Copies, author: bytes, seqs: range) -> list[bytes]:
-    """The roots of copies that were asked for and moved on."""
+def asked(copies: Copies, author: bytes, seqs: range, peer: bytes = b"") -> list[bytes]:
+    """The roots of copies that were asked for and moved on: by one peer, or by one each."""
     roots = []
     for seq in seqs:
         roots.append(held(copies, author, seq, seed=seq, d=8))
-        copies.answer(LeavesRequest(author, seq, roots[-1]))
+        copies.answer(LeavesRequest(author, seq, roots[-1]), peer or bytes([seq]))
     return roots
 
 
@@ -209,6 +209,17 @@ def test_snapshots_are_few(monkeypatch: pytest.MonkeyPatch) -> None:
     copies, other = make(8), key(2).public_key
     roots = asked(copies, other, range(5))
     assert served(copies, other, roots) == [False] * 3 + [True] * 2
+
+
+def test_who_asks_for_many_copies_ends_its_own_and_nobody_elses() -> None:
+    copies, other = make(8), key(2).public_key
+    honest = [*asked(copies, other, range(1), b"Ana"), *asked(copies, OWN, range(1, 2), b"Ben")]
+    theirs = asked(copies, other, range(2, 30), b"Mallory")
+    owned = asked(copies, OWN, range(30, 60), b"Mallory")
+    assert served(copies, other, honest) == [True, True]
+    assert sum(served(copies, other, theirs + owned)) == module.SNAPSHOTS_PER_PEER + 1
+    late = asked(copies, OWN, range(60, 61), b"Cid")
+    assert served(copies, OWN, honest + late) == [True, True, True]
 
 
 def test_our_own_copy_is_kept_as_it_was_for_a_while_and_twice_at_most(

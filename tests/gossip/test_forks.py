@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from gossip_kit import NETWORK, Author, Bench, key, only, sent
+from gossip_kit import GENESIS_ROOT, NETWORK, Author, Bench, key, only, sent
 
 from tapestry_p2p.gossip.canonical import Malformed, pack
 from tapestry_p2p.gossip.effects import Fetch, FetchKeyframe, Forked, Persist
@@ -11,7 +11,7 @@ from tapestry_p2p.gossip.events import Connected, Message
 from tapestry_p2p.gossip.fork import decode_proof, fork_proof
 from tapestry_p2p.gossip.header import SignedHeader, sign
 from tapestry_p2p.gossip.known import decode_known
-from tapestry_p2p.gossip.messages import HELLO, Heads, Hello, Row, encode_hello
+from tapestry_p2p.gossip.messages import HELLO, MARK_BYTES, Heads, Hello, Row, encode_hello
 from tapestry_p2p.gossip.own import sign_retire
 
 OTHER = key(5).public_key
@@ -242,6 +242,55 @@ def test_retire_ends_a_stream_at_any_seq_for_good() -> None:
     again = Bench(0, decode_known(bench.protocol.snapshot().encode()))
     assert again.protocol.weight_zero(author.key)
     assert retire in [head for frame in sent(again.connect(OTHER), OTHER) for head in frame.heads]  # type: ignore[union-attr]
+
+
+def test_forks_of_names_that_are_nobody_cost_no_write_and_no_word() -> None:
+    bench = Bench(probation_rounds=64)
+    for n in range(20, 30):
+        bench.connect(key(n).public_key)
+    heads: list[SignedHeader] = []
+    for n in range(1000, 1016):
+        made, twin = Author(n % 251), Author(n % 251)
+        for one in (made, twin):
+            one.identity = key(n)
+            one.key = one.identity.public_key
+        heads += [made.genesis(), twin.add(twin.entry("genesis", root=GENESIS_ROOT, round=5))]
+    effects = bench.heads(key(20).public_key, *heads)
+    assert bench.count("accept", "fork") == 16
+    assert not [e for e in effects if isinstance(e, Persist | Forked)]
+    assert not sent(effects)
+    assert all(bench.protocol.weight_zero(signed.header.author) for signed in heads)
+    author = Author(1)
+    bench.connect(author.key, *author.grow(4))
+    assert only(bench.heads(key(20).public_key, *_fork(author)), Forked), "who is here is somebody"
+
+
+@pytest.mark.parametrize("away", [False, True])
+def test_who_is_shown_an_old_proof_is_shown_what_ended_it(away: bool) -> None:
+    """The resume that cites it is long out of everybody's ring."""
+    witness, author = _followed()
+    late = Bench(3)
+    late.connect(OTHER)
+    if away:
+        late.obey(late.heads(OTHER, *author.log))
+    one, other = _fork(author)
+    (forked,) = only(witness.heads(author.key, one, other), Forked)
+    witness.obey(witness.heads(author.key, author.resume(cites=forked.proof.id)))
+    for signed in author.grow(5 * witness.settings.ring):
+        witness.now += 1
+        witness.obey(witness.heads(author.key, signed))
+    assert witness.protocol.position(author.key) == author.last.header.seq
+    late.heads(OTHER, one, other)
+    assert late.protocol.weight_zero(author.key)
+    witness.connect(late.key)
+    row = Row(author.key, 0, one.header.seq + 1, 0, forked.proof.id[:MARK_BYTES])
+    answer = [m for m in sent(witness.digest(late.key, row), late.key) if isinstance(m, Heads)]
+    for message in answer:
+        late.heads(OTHER, *message.heads)
+    assert late.protocol.head(author.key) == author.last
+    assert late.count("accept", "resume") == 1
+    late.heads(OTHER, one, other)
+    assert late.protocol.head(author.key) == author.last, "and the proof is worth nothing now"
 
 
 def test_a_proof_is_passed_on_once_to_everybody() -> None:

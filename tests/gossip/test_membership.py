@@ -11,7 +11,8 @@ from tapestry_p2p.gossip.events import Connected, Disconnected
 from tapestry_p2p.gossip.header import SignedHeader
 from tapestry_p2p.gossip.known import decode_known
 from tapestry_p2p.gossip.membership import Membership, address_block
-from tapestry_p2p.gossip.messages import Heads, Members, Row
+from tapestry_p2p.gossip.merkle import chunk_hash
+from tapestry_p2p.gossip.messages import Heads, Hello, Members, Row
 from tapestry_p2p.gossip.profile import (
     ADDRESSES_MAX,
     NAME_MAX,
@@ -115,6 +116,34 @@ def test_the_forgotten_do_not_rise_by_hearsay() -> None:
     author.profile("back again")
     _heard(bench, author)
     assert bench.protocol.members()[author.key].name == "back again"
+
+
+def test_the_forgotten_are_told_their_last_words() -> None:
+    """Who wakes in a backup after everybody forgot it would sign old numbers again, or be ignored
+    until it has outnumbered its old life."""
+    bench, author = Bench(), _member(1)
+    bench.connect(PEER)
+    _heard(bench, author)
+    bench.heads(PEER, *author.grow(5))
+    bench.ticks(4000.0, every=100.0)
+    assert bench.protocol.head(author.key) is None
+    (hello,) = [m for m in sent(bench.connect(author.key), author.key) if isinstance(m, Hello)]
+    assert author.last in hello.heads
+
+
+def test_what_one_unicode_knows_and_another_does_not_is_nobodys_fault() -> None:
+    bench = Bench()
+    bench.connect(PEER)
+    for n in range(1, 40):
+        author = _member(n)
+        row = {"addresses": [], "languages": [], "name": "\U0002ffff \u2064"}
+        author.payload = pack(row)
+        chunks, size = (chunk_hash(author.payload),), len(author.payload)
+        author.add(author.entry("profile", chunks=chunks, payload_bytes=size))
+        bench.profile(PEER, author)
+    assert bench.count("ignore", "profile_text") == 39
+    assert not bench.protocol.statistics()["reject"]
+    assert bench.protocol.members() == {}
 
 
 def test_a_connected_member_is_not_forgotten() -> None:

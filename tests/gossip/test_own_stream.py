@@ -230,16 +230,19 @@ def test_a_crash_before_the_citing_resume_is_no_way_around_it() -> None:
     assert not again.protocol.must_resume
 
 
-@pytest.mark.parametrize("heard", [1, 2])
-def test_who_did_not_hear_from_everybody_resumes(heard: int) -> None:
-    """The one who is away may alone hold our newest entries: the disk may be a backup."""
+@pytest.mark.parametrize(("heard", "knew"), [(1, 2), (2, 2), (2, 1), (2, 0)])
+def test_who_did_not_hear_from_everybody_resumes(heard: int, knew: int) -> None:
+    """The one who is away, or has forgotten us, may alone have held our newest entries: the disk
+    may be a backup."""
     author, others = _life(count=5), [Author(7), Author(8)]
     copies = tuple(other.genesis() for other in others)
     bench = Bench(0, Known(own=tuple(author.log), copies=copies), mute=True)
-    for other in others[:heard]:
-        bench.connect(other.key, author.last)
+    for n, other in enumerate(others[:heard]):
+        rows = (Row(author.key, 0, 5, 5),) if n < knew else ()
+        bench.connect(other.key, author.last, rows=rows)
+        bench.hello(other.key, author.last, rows=(Row(author.key, 0, 5, 5),))  # as we told it
     bench.step(Unmute(bench.now))
-    assert bench.protocol.must_resume is (heard < 2)
+    assert bench.protocol.must_resume is (min(heard, knew) < 2)
 
 
 def test_an_old_life_turning_up_in_pieces_is_no_clone() -> None:
@@ -321,7 +324,7 @@ def test_the_proof_of_our_own_fork_is_checkable_by_anybody() -> None:
     assert decode_proof(proof.encode()).id == proof.id
 
 
-def test_a_fork_that_was_cited_stays_cited_when_the_ring_has_forgotten_the_resume() -> None:
+def test_a_fork_that_was_cited_stays_cited() -> None:
     author = _life(count=6)
     bench = Bench(0, Known(own=tuple(author.log[:5])), ring=4)
     _difference(bench, 20)
@@ -333,9 +336,11 @@ def test_a_fork_that_was_cited_stays_cited_when_the_ring_has_forgotten_the_resum
     for n in range(3 * bench.settings.ring):
         _difference(bench, 30 + n)
     kinds = [signed.header.kind for signed in bench.protocol.own_headers().values()]
-    assert "resume" not in kinds
+    assert kinds.count("resume") == 1, "for those who are shown the old proof"
     known = decode_known(bench.protocol.snapshot().encode())
     assert len(known.proofs) == 1, "once, and it stays: others may still ask"
+    lost = tuple(signed for signed in known.own if signed.header.kind != "resume")
+    assert not Bench(0, replace(known, own=lost), ring=4).protocol.mute, "it is written down too"
     again = Bench(0, known, ring=4)
     assert not again.protocol.mute
     assert again.protocol.snapshot() == bench.protocol.snapshot(), "and so after every restart"

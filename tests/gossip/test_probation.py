@@ -7,7 +7,7 @@ import pytest
 from gossip_kit import GENESIS_ROOT, PAYLOAD, Author, Bench, key, only, root_of
 
 from tapestry_p2p.gossip.canonical import pack, unpack
-from tapestry_p2p.gossip.effects import Dial, Drop, Forked, Persist, Unfollow
+from tapestry_p2p.gossip.effects import Dial, Drop, Fetch, Forked, Persist, Unfollow
 from tapestry_p2p.gossip.events import Connected, Disconnected, Publish
 from tapestry_p2p.gossip.header import SignedHeader
 from tapestry_p2p.gossip.known import decode_known
@@ -305,6 +305,20 @@ def test_who_has_just_come_itself_sees_a_crowd_where_there_is_one() -> None:
         _met(one, *range(11, 16))
     assert not bench.protocol.is_sparse
     assert joiner.protocol.is_sparse
+
+
+def test_who_is_blocked_after_it_was_followed_is_not_taken_up_again() -> None:
+    bench, author = Bench(), Author(1)
+    author.grow(4)
+    bench.obey(bench.connect(author.key, *author.log))
+    assert bench.protocol.share(author.key) == 1.0
+    known = decode_known(bench.protocol.snapshot().encode())
+    again = Bench(0, known, blocked=frozenset({author.key}))
+    again.connect(key(8).public_key)
+    effects = again.heads(key(8).public_key, author.difference())
+    assert not only([*effects, *again.ticks(3.0)], Fetch)
+    assert again.protocol.followed() == ()
+    assert again.protocol.share(author.key) == 0.0
 
 
 def test_a_blocked_key_is_never_followed() -> None:

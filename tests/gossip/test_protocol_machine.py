@@ -28,6 +28,7 @@ from tapestry_p2p.gossip.messages import (
     Heads,
     Hello,
     Members,
+    decode_hello,
     decode_sync,
     encode_hello,
     encode_sync,
@@ -64,7 +65,12 @@ class Node:
     known: bytes = b""
     rolled_back: bool = False
     lost_entries: bool = False  # ever: only then, or in doubt, may it have to resume
-    in_doubt: bool = False  # not everybody answered before it spoke
+    in_doubt: bool = False  # not everybody answered before it spoke, or somebody knew it not
+    named: set[bytes] = field(default_factory=set)  # whose first hello named it, in this life
+
+    def greeted(self) -> tuple[bytes, ...]:
+        return self.protocol.greeted() if self.protocol is not None else ()
+
     next_entry: bytes = b""  # what the process that died was about to publish
     starts: int = 0
 
@@ -207,7 +213,7 @@ class Machine(RuleBasedStateMachine):
                 self._step(node, ev.Disconnected(b, self.now))
 
     def _die(self, node: Node) -> None:
-        node.protocol, node.jobs = None, {}
+        node.protocol, node.jobs, node.named = None, {}, set()
         self.accused.discard(node.key)
         self.rejected[node.key] = 0
         for link in list(self.links):
@@ -228,7 +234,7 @@ class Machine(RuleBasedStateMachine):
             return
         if protocol.mute and not protocol.stopped:
             asked = set(protocol.followed()) or self.nodes.keys() - {node.key}
-            node.in_doubt = not asked <= set(protocol.greeted())
+            node.in_doubt = not asked <= set(protocol.greeted()) & node.named
             self._step(node, ev.Unmute(self.now))
         if protocol.must_resume or (node.rolled_back and protocol.own_highest):
             self._publish(node, "resume")
@@ -310,12 +316,20 @@ class Machine(RuleBasedStateMachine):
         while self.late:
             self._deliver(self.late.pop())
 
+    def _note_named(self, source: bytes, target: bytes, channel: str, payload: bytes) -> None:
+        """Whether a peer's first hello names the target's stream: it knew it before."""
+        rows = decode_hello(payload, len(payload)).rows
+        if any(row.author == target and row.head for row in rows):
+            self.nodes[target].named.add(source)
+
     def _deliver(self, frame: Frame) -> list[ef.Effect]:
         source, target, channel, payload = frame
         if self.nodes[target].protocol is None:
             return []
         if channel == SYNC:
             self.said = [*self.said, frame][-HISTORY:]
+        elif source not in self.nodes[target].greeted():
+            self._note_named(*frame)
         return self._step(self.nodes[target], ev.Message(source, channel, payload, self.now))
 
     @rule(seconds=st.sampled_from([0.1, 0.5, 0.5, 2.0, 11.0]))
