@@ -234,6 +234,8 @@ def run_row(name: str, size: Size) -> Result:
             result.link_share = link_share(village, 0)
         result.losses = village.losses()
         seen = village.seen
+        if seen.dead:
+            print(f"{name}: held for dead: {dict(seen.dead_who)}", file=sys.stderr, flush=True)
         result.pairs, result.dead, result.apart = seen.pairs, seen.dead, seen.apart
         result.lag = float(statistics.median(seen.lags)) if seen.lags else 0.0
     return result

@@ -26,7 +26,7 @@ from tapestry_p2p.gossip.header import (
     SignedHeader,
     decode_signed,
 )
-from tapestry_p2p.gossip.messages import HELLO, Hello, encode_hello
+from tapestry_p2p.gossip.messages import HELLO, Hello, Row, encode_hello
 from tapestry_p2p.mix.loom import Difference
 
 MANIFEST = make_manifest(vector(), probation_rounds=0)  # who is new need not be waited for
@@ -305,7 +305,7 @@ def followed_by(store: Store, *peers: bytes) -> Recovered:
 async def greets(node: Node, peer: bytes) -> None:
     now = trio.current_time()
     await node.act(ev.Connected(peer, now))
-    hello = Hello(MANIFEST.network_id, 1, (), (), False)
+    hello = Hello(MANIFEST.network_id, 1, (), (Row(node.key, 0, 1, 1),), False)  # it knows us
     await node.act(ev.Message(peer, HELLO, encode_hello(hello), now))
 
 
