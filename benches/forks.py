@@ -4,7 +4,7 @@
                             [--seed 0] [--minutes M] [--pieces FILE] [--json]
 
 Small worlds of the production protocol, one seed each, with a stand-in signer. A member's disk goes
-back in time in one of five ways while everybody publishes; every entry that an honest key ever
+back in time in one of six ways while everybody publishes; every entry that an honest key ever
 signed is compared with all others of that key, also where nobody saw it. Bounds: no two entries of
 one incarnation and seq, no proof against an honest author, every copy equal to its author's log at
 the end; a live clone noticed, by itself or its twin, and at most one of them going on; a real
@@ -112,6 +112,7 @@ def report(
         "seed": seed,
         "rounds": sum(world["rounds"] for world in (*worlds, *twins)),
         "restores": dict(kinds),
+        "forgotten": sum(world["forgotten"] for world in worlds),
         "resumes": sum(world["resumed"] for world in worlds),
         "forks_signed": sum(world["forks_signed"] for world in (*worlds, *twins)),
         "proofs_against_honest": sum(world["proofs"] for world in (*worlds, *twins)),
@@ -147,6 +148,9 @@ def rows(found: dict[str, Any]) -> list[tuple[str, Any, str, bool]]:
          found["forks_signed"] == 0),
         (f"proofs against honest authors in {found['rounds']} rounds",
          found["proofs_against_honest"], "0", found["proofs_against_honest"] == 0),
+        ("restored after everybody had forgotten them", found["forgotten"],
+         f"{found['restores'].get('forgotten', 0)}",
+         found["forgotten"] == found["restores"].get("forgotten", 0)),
         ("copies unlike their author's log at the end", found["copies_that_differ"], "0",
          found["copies_that_differ"] == 0),
         ("live clones noticed", found["clones_noticed"], f"{clones}",

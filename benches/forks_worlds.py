@@ -30,7 +30,8 @@ START_S, SETTLE_S = 12.0, 60.0
 CLONE_S = 240.0  # a clone that was not noticed by then is not
 EXCHANGE_S = DIGEST_EVERY_S  # every pair of peers exchanges digests at least so often
 WEATHER = Weather(delay_s=(0.005, 0.05))
-KINDS = ("backup", "cloned_disk", "older_generation", "cut_off", "stale_peer")
+KINDS = ("backup", "cloned_disk", "older_generation", "cut_off", "stale_peer", "forgotten")
+EXPIRY_S, PROFILE_S = 60.0, 10.0  # an hour of the others' memory, and what renews it
 
 
 class Signed:
@@ -82,16 +83,25 @@ def plan_of(seed: int, byzantine: int = 0) -> Plan:
     return Plan(seed, MEMBERS, byzantine, "mirror", d=16, pace=pace, weather=WEATHER)
 
 
+class Forgetful(Cluster):
+    """Members that forget in a minute, where the daemon's take an hour."""
+
+    def _topology(self, n: int, near: list[int]) -> dict[str, Any]:
+        times = {"member_expiry_s": EXPIRY_S, "profile_every_s": PROFILE_S}
+        return {**super()._topology(n, near), **times}
+
+
 class RestoreWorld:
     """``count`` restores, one after the other, while everybody publishes."""
 
     def __init__(self, seed: int, rounds: int, count: int) -> None:
-        self.cluster = Cluster(plan_of(seed))
+        self.cluster = Forgetful(plan_of(seed))
         self.signed = Signed()
         for member in self.cluster.honest:
             watched(member, self.signed)
         self.random = Random(seed)
         self.kinds: Counter[str] = Counter()
+        self.forgotten = 0
         self._count, self._wanted = count, rounds
         self._each_s = max(45.0, rounds / MEMBERS * ROUND_S / max(1, count))
 
@@ -113,6 +123,7 @@ class RestoreWorld:
             "seed": cluster.plan.seed,
             "rounds": self._rounds(),
             "kinds": dict(self.kinds),
+            "forgotten": self.forgotten,
             "resumed": counts["resumed"],
             "forks_signed": self.signed.forks,
             "proofs": counts["fork_proof"],
@@ -142,11 +153,22 @@ class RestoreWorld:
             self._cut(apart, [member.key, friend.key])
         elif kind == "cut_off":
             self._cut([member.key], others)
+        if kind == "forgotten":  # nobody holds its stream any more
+            self.forgotten += self._wait_until_forgotten(member.key)
         self._pass(0.5, 5.0)
         member.start()
         if kind in ("stale_peer", "cut_off"):
             self._pass(5.0, 25.0)
             self.cluster.network.unite()
+
+    def _wait_until_forgotten(self, key: bytes) -> bool:
+        """Whoever learned of a last entry late remembers for longer."""
+        peers = [one.protocol for one in self.cluster.honest if one.protocol]
+        for _ in range(6):
+            self._pass(EXPIRY_S / 2, EXPIRY_S)
+            if all(protocol.head(key) is None for protocol in peers):
+                return True
+        return False
 
     def _cut(self, one: list[bytes], other: list[bytes]) -> None:
         self.cluster.network.partition(one, other)
