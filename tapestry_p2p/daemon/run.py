@@ -237,10 +237,14 @@ async def _accompany(node: Node, config: Config, paths: Paths, attack: str) -> N
 
 
 def health_of(node: Node) -> service.Health:
-    """Whether rounds move; one that waits for a disk that refuses is no hang of ours."""
+    """Whether rounds move; to wait for a disk that refuses, or for the trainer, is no hang of ours.
+
+    A trainer that stays silent for too long is ended by its own watchdog (tempo.py).
+    """
 
     def working() -> bool:
-        return node.rounds.working and not node.disk.fault
+        waits = node.trainer is not None and node.trainer.adding
+        return node.rounds.working and not (node.disk.fault or waits)
 
     return service.Health(working, lambda: node.rounds.round)
 

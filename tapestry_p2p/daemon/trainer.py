@@ -268,6 +268,7 @@ class Trainer:
             return "start"
         self._sock = ours
         self.state.running, self.state.pid = True, pid
+        self.state.memory_mb = 0.0  # the last life's
         code = ""
         try:
             with trio.CancelScope(deadline=self._ends_at()) as self._serving:

@@ -155,6 +155,7 @@ class Loop:
         self._nonfinite += 1
         log.warning("not finite at step %d, %d in a row", self._place.step, self._nonfinite)
         if self._nonfinite >= NONFINITE_MAX:
+            self._save(at_once=True)  # the next life begins after these batches, not before them
             raise TaskError("nonfinite", "the loss or the parameters keep leaving the finite")
         cursor = self._place.cursor
         self._place.params = self._place.moments = None

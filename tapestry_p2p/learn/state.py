@@ -98,10 +98,14 @@ def _replace(path: Path, fill: Callable[[IO[bytes]], None]) -> None:
     fresh = path.with_name(path.name + ".new")
     crash.point(f"before writing {path.name}")
     descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        fill(file)
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            fill(file)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError:
+        fresh.unlink(missing_ok=True)  # on a full disk the node waits for this room
+        raise
     crash.point(f"before replacing {path.name}")
     os.replace(fresh, path)
     crash.point(f"before syncing {path.name}")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import trio
-from daemon_kit import Author, in_trio, make_manifest, make_node, vector
+from daemon_kit import Author, D, in_trio, make_manifest, make_node, vector
 
 from tapestry_p2p.daemon import disk as module
 from tapestry_p2p.daemon.audit import AuditLog, left_by, verify
@@ -16,10 +16,12 @@ from tapestry_p2p.daemon.run import health_of
 from tapestry_p2p.daemon.service import ROUND_STUCK_S
 from tapestry_p2p.daemon.status import Control
 from tapestry_p2p.daemon.store import LoggedEntry, Store
+from tapestry_p2p.daemon.trainer import Trainer
 from tapestry_p2p.daemon.transport import TransportError
 from tapestry_p2p.gossip import effects as ef
 from tapestry_p2p.gossip import events as ev
 from tapestry_p2p.gossip.messages import HELLO, Hello, encode_hello
+from tapestry_p2p.mix.codec import Vector
 
 MANIFEST = make_manifest(vector())
 
@@ -199,6 +201,26 @@ async def test_a_round_that_waits_for_the_disk_is_no_hang(store: Store, disk: Fu
         assert health.good(10 * ROUND_STUCK_S + 1)
         assert not health.good(12 * ROUND_STUCK_S), "without that excuse it is one"
         disk.full = False
+        nursery.cancel_scope.cancel()
+
+
+@in_trio
+async def test_a_round_that_waits_for_the_trainer_is_no_hang(store: Store, tmp_path: Path) -> None:
+    """It may compile for long; its own watchdog knows when that is too long."""
+
+    async def begin(trainer: Trainer, genesis: Vector) -> None: ...
+
+    async with trio.open_nursery() as nursery:
+        node = await made(nursery, store)
+        node.trainer = Trainer({}, tmp_path / "log", begin, D, "")
+        node.trainer.adding = True  # it has not said yet that it added the last news
+        health = health_of(node)
+        async with node.rounds._rounding:
+            assert health.good(0)
+            assert health.good(10 * ROUND_STUCK_S)
+            node.trainer.adding = False
+            assert health.good(10 * ROUND_STUCK_S + 1)
+            assert not health.good(12 * ROUND_STUCK_S)
         nursery.cancel_scope.cancel()
 
 

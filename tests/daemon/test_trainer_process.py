@@ -50,6 +50,7 @@ class Rounds:
     def __init__(self, folder: Path, act: str = "train", last: int = 3, **options: Any) -> None:
         self.last = last
         self.begun: list[Vector] = []
+        self.memory_mb: list[float] = []  # that each life begins with
         self.came: list[TrainedVector] = []
         self.all_came = trio.Event()
         configure = {
@@ -70,6 +71,7 @@ class Rounds:
 
     async def begin(self, trainer: Trainer, genesis: Vector) -> None:
         self.begun.append(genesis)
+        self.memory_mb.append(trainer.state.memory_mb)
         await trainer.start(START, len(self.came), 0)
         await trainer.train(len(self.came) + 1, 5, self.last)
 
@@ -161,6 +163,8 @@ async def test_a_killed_trainer_is_started_again_and_told_where(tmp_path: Path) 
         assert trainer.state.restarts == 1
     assert [(t.record["round"], t.life) for t in rounds.came] == [(1, 1), (2, 2)]
     assert len(rounds.begun) == 2
+    assert rounds.memory_mb == [0.0, 0.0], "what the last one told would pause the next for ever"
+    assert trainer.state.memory_mb == 12.0
     assert trainer.state.last_failure == FAILURES["killed"][0]
 
 

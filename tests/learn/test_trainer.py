@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 from trainer_kit import TINY, Node, text_file
 
+from tapestry_p2p.learn.state import _read
+
 MakeNode = Callable[..., Node]
 
 STILL = {**TINY, "learning_rate": 0.0, "noise": 0.0}
@@ -189,6 +191,9 @@ def test_a_vector_that_is_not_finite_never_leaves(make_node: MakeNode, tmp_path:
     assert record == {"t": "failed", "code": "nonfinite"}
     assert node.process.wait(20) == 1
     assert "not finite" in node.log()
+    states = [state for path in tmp_path.rglob("state.[01]") if (state := _read(path))]
+    cursor = max(states, key=lambda state: int(state["generation"]))["counters"]["cursor"]
+    assert cursor >= 60, "its next life would be led astray by the same batches"
 
 
 def test_what_cannot_be_trained_is_told_by_a_code(make_node: MakeNode, tmp_path: Path) -> None:
