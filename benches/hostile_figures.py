@@ -15,9 +15,7 @@ SOCKETS_MAX = 32 + HONEST_LINKS + 1  # strangers, members, one that is just bein
 VERIFIES_MAX = 8  # per peer and ten minutes
 BLAMES_MAX = 8  # per peer and ten minutes: after that it is barred
 MEMBERS_MAX = 256
-JOINING_ROWS = (
-    6  # a program's four identities: a stream each, one's link, that of its first question
-)
+JOINING_ROWS = 6  # a stream for each of four identities, the link of one, and of its first question
 
 
 @dataclass

@@ -6,6 +6,8 @@ Whoever invited us can so at best give us a better start, and at worst none. Kno
 """
 
 import logging
+import math
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
@@ -25,9 +27,11 @@ log = logging.getLogger("tapestry.node")
 
 LOOK_S = 2.0  # for peers to show whether anybody has trained yet, while some are still to come
 COPIES_S = 600.0  # for 2f+1 copies to come; then the first vector must do
-PATIENCE_S = 30.0  # for more than 2f+1 of them
+PATIENCE_S = 30.0  # for more than 2f+1 of them, at most
+PATIENCE_SHARE, PATIENCE_MIN_S = 2.0, 2.0  # ... and so much longer than those took, at least
 POLL_S = 0.25
 KEEP_S = 5.0  # an author may move on while we ask it to keep its copy, or not be here yet
+KEEP_TRIES = 8  # it is here and has moved on each time: its rounds are shorter than our way to it
 ASK_AGAIN_S = 0.05  # that often: rounds may be as short
 
 Weigh = Callable[[Vector], Awaitable[bool]]
@@ -93,18 +97,23 @@ class Joiner:
     async def _named(self) -> Named:
         """What our start rests on: copies that we have, and that their authors keep if they can."""
         kept: Named = {}
-        began, asked_from = trio.current_time(), None
+        moved: Counter[bytes] = Counter()  # times that an author had moved on when we asked
+        began, took, asked_from = trio.current_time(), math.inf, math.inf
         while True:
             references = self.protocol.references()
             now = trio.current_time()
-            late = now - began > PATIENCE_S
+            if references:
+                took = min(took, now - began)
+            patience = max(PATIENCE_MIN_S, (1 + PATIENCE_SHARE) * took)
+            late = now - began > min(PATIENCE_S, patience)
             if not references or not (late or len(references) >= self._most()):
                 await trio.sleep(POLL_S)
                 continue
-            asked_from = now if asked_from is None else asked_from
-            await self._ask_to_keep(references, kept)
-            if now - asked_from > KEEP_S:
-                await self._take(references, kept)
+            asked_from = min(asked_from, now)
+            for reference in references:  # before anything is waited for: it moves on here as well
+                if now - asked_from > KEEP_S or moved[reference.author] >= KEEP_TRIES:
+                    self._take(reference, kept)
+            await self._ask_to_keep(references, kept, moved)
             if all(reference.author in kept for reference in references):
                 return {reference.author: kept[reference.author] for reference in references}
             await trio.sleep(ASK_AGAIN_S)
@@ -113,27 +122,27 @@ class Joiner:
         """How many references there will be in the end, if all who trained can be read."""
         return min(most(self.protocol.settings), self.protocol.trained())
 
-    async def _ask_to_keep(self, references: tuple[Reference, ...], kept: Named) -> None:
+    async def _ask_to_keep(
+        self, references: tuple[Reference, ...], kept: Named, moved: Counter[bytes]
+    ) -> None:
         """The vectors of those references into ``kept`` that their authors keep for us."""
         for reference in references:
             if reference.author not in kept:
                 try:
                     await self.fetcher.ask_to_keep(reference)
-                except FetchError as error:
-                    log.debug("reference to %s: %s", reference.author.hex()[:8], error.reason)
-                else:
-                    await self._take((reference,), kept)
-
-    async def _take(self, references: tuple[Reference, ...], kept: Named) -> None:
-        """The vectors of references into ``kept``, whoever keeps them, where there is none."""
-        for reference in references:
-            if reference.author not in kept:
-                try:
                     vector = await self.fetcher.referenced(reference, ())
                 except FetchError as error:
+                    moved[reference.author] += error.reason == "missing"
                     log.debug("reference to %s: %s", reference.author.hex()[:8], error.reason)
                 else:
                     kept[reference.author] = reference, vector
+
+    def _take(self, reference: Reference, kept: Named) -> None:
+        """Our own copy of an author into ``kept``, where there is none: we serve it ourselves."""
+        author = reference.author
+        vector = None if author in kept else self.copies.named(author, reference.root)
+        if vector is not None:
+            kept[author] = reference, vector
 
 
 def _median(named: Named) -> Start:

@@ -100,8 +100,9 @@ class Inbox:
             self._exchange.say_hello(link, ask=False)
         if not link.greeted:
             link.greeted, link.attempts = True, 0
-            own = state.public_key
-            link.knew_us |= any(row.author == own and row.head for row in hello.rows)
+            if link.knew_us is None:  # later it may only repeat what we told it
+                own = state.public_key
+                link.knew_us = any(row.author == own and row.head > 0 for row in hello.rows)
             self._welcome(link.peer)
         self._take_heads(link, hello.heads)
         if link.connected and in_time:

@@ -35,7 +35,7 @@ class Link:
     connected_at: float = 0.0
     idle_since: float = 0.0  # when it was last connected, or first considered
     greeted: bool = False  # its hello was accepted on this connection
-    knew_us: bool = False  # its first hello since we started named our stream
+    knew_us: bool | None = None  # its first hello since we started named our stream
     address: str = ""  # where the connection came from, or went
     hello_at: float = 0.0  # when ours was last sent
     digest_at: float = 0.0  # when ours is due

@@ -180,7 +180,7 @@ class Protocol:
         if self._state.own.head is None:
             return True
         links = map(self._state.links.get, self._asked())
-        return all(link is not None and link.knew_us for link in links)
+        return all(link is not None and link.knew_us is True for link in links)
 
     def _known(self) -> set[bytes]:
         """Everybody else that we know of."""
@@ -396,7 +396,7 @@ class Protocol:
         stream = state.streams.get(author)
         if author in state.retired or author in state.proofs or stream is None:
             return 0.0
-        if author in state.settings.blocked:
+        if author in self.settings.blocked:
             return 0.0
         if stream.proof is not None or stream.has_left or not stream.followed:
             return 0.0

@@ -64,10 +64,12 @@ class StateStore:
             file.seek(len(MAGIC))
             file.write(hasher.digest())
 
-        _replace(self._directory / f"state.{generation % 2}", fill)
-        self._generation = generation
-        now = time.monotonic()
-        self._not_before = now + max(PAUSE_S, PAUSE_SHARE * (now - begin))
+        try:
+            _replace(self._directory / f"state.{generation % 2}", fill)
+            self._generation = generation
+        finally:  # a full disk is not tried more often either
+            now = time.monotonic()
+            self._not_before = now + max(PAUSE_S, PAUSE_SHARE * (now - begin))
 
     def load(self, like: Any) -> tuple[Any, dict[str, Any]] | None:
         """The newest whole state in the form of ``like`` with its counters; None if there is none.

@@ -67,6 +67,7 @@ class Node:
     lost_entries: bool = False  # ever: only then, or in doubt, may it have to resume
     in_doubt: bool = False  # not everybody answered before it spoke, or somebody knew it not
     named: set[bytes] = field(default_factory=set)  # whose first hello named it, in this life
+    met: set[bytes] = field(default_factory=set)  # whose hello came at all, in this life
 
     def greeted(self) -> tuple[bytes, ...]:
         return self.protocol.greeted() if self.protocol is not None else ()
@@ -213,7 +214,7 @@ class Machine(RuleBasedStateMachine):
                 self._step(node, ev.Disconnected(b, self.now))
 
     def _die(self, node: Node) -> None:
-        node.protocol, node.jobs, node.named = None, {}, set()
+        node.protocol, node.jobs, node.named, node.met = None, {}, set(), set()
         self.accused.discard(node.key)
         self.rejected[node.key] = 0
         for link in list(self.links):
@@ -318,9 +319,10 @@ class Machine(RuleBasedStateMachine):
 
     def _note_named(self, source: bytes, target: bytes, channel: str, payload: bytes) -> None:
         """Whether a peer's first hello names the target's stream: it knew it before."""
-        rows = decode_hello(payload, len(payload)).rows
-        if any(row.author == target and row.head for row in rows):
-            self.nodes[target].named.add(source)
+        node, rows = self.nodes[target], decode_hello(payload, len(payload)).rows
+        if source not in node.met and any(row.author == target and row.head for row in rows):
+            node.named.add(source)
+        node.met.add(source)
 
     def _deliver(self, frame: Frame) -> list[ef.Effect]:
         source, target, channel, payload = frame

@@ -87,6 +87,7 @@ def test_a_failed_save_leaves_the_last_one(tmp_path: Path, monkeypatch: pytest.M
         store.save(_tree(3), {"cursor": 3})
     assert _loaded(tmp_path) == 2
     assert not list(tmp_path.glob("*.new")), "it would keep the disk full"
+    assert not store.due(), "and is not tried again with every round"
 
 
 def test_it_is_private_and_not_saved_too_often(tmp_path: Path) -> None:
