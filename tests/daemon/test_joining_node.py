@@ -290,7 +290,7 @@ async def test_more_copies_than_needed_are_waited_for_as_long_as_those_took(slow
     start = await found.find()
     assert start is not None
     assert len(start.authors) == 1
-    assert trio.current_time() - began == pytest.approx(max(2.0, min(3 * slow_s, 40.0)), abs=0.6)
+    assert trio.current_time() - began == pytest.approx(max(1.0, min(3 * slow_s, 40.0)), abs=0.6)
 
 
 @in_mock_time

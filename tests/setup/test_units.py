@@ -20,6 +20,14 @@ needs_systemd = pytest.mark.skipif(
 )
 
 
+@pytest.mark.parametrize("name", [NODE, USER])
+def test_starts_that_fail_for_a_while_end_no_member(name: str) -> None:
+    lines = unit(name).splitlines()
+    assert "StartLimitIntervalSec=0" in lines
+    assert "Restart=on-failure" in lines
+    assert "RestartPreventExitStatus=6 78" in lines, "what no restart heals"
+
+
 def analyzed(*words: object) -> str:
     done = subprocess.run(
         ["systemd-analyze", "--no-pager", *map(str, words)],
