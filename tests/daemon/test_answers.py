@@ -30,8 +30,8 @@ def answers(monkeypatch: pytest.MonkeyPatch) -> Answers:
     return Answers(copies, OWN, D, trio.Lock(), trio.Lock(), Traffic())
 
 
-async def _ask(answers: Answers, author: bytes, root: bytes) -> str:
-    head, _ = await answers.give(b"peer", encode_request(LeavesRequest(author, 3, root)))
+async def _ask(answers: Answers, author: bytes, root: bytes, peer: bytes = b"peer") -> str:
+    head, _ = await answers.give(peer, encode_request(LeavesRequest(author, 3, root)))
     return decode_response(head).status
 
 
@@ -53,6 +53,23 @@ def test_a_copy_is_frozen_only_while_it_must_not_move(answers: Answers) -> None:
         assert await _ask(answers, THIRD, copies.followed[THIRD].root) == "ok"
 
     trio.run(main)
+
+
+def test_who_has_many_copies_frozen_has_to_wait(answers: Answers) -> None:
+    """Each costs us a copy and a digest of all; asking for what is frozen costs nothing."""
+
+    async def main() -> None:
+        for seed in range(int(module.FREEZES) + 3):
+            copy = PublicCopy(vector(seed=100 + seed))
+            answers.copies.followed[OTHER] = Followed(3, copy, copy_root(copy))
+            said = await _ask(answers, OTHER, copy_root(copy))
+            assert said == ("ok" if seed < module.FREEZES else "busy")
+        assert await _ask(answers, OTHER, copy_root(copy), b"another") == "ok"
+        assert await _ask(answers, OTHER, copy_root(copy)) == "ok"  # it is held by now
+        await trio.sleep(1 / module.FREEZES_PER_S + 0.1)
+        assert await _ask(answers, THIRD, answers.copies.followed[THIRD].root) == "ok"
+
+    trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0.01))
 
 
 def test_our_own_copy_is_frozen_between_two_entries(answers: Answers) -> None:

@@ -222,6 +222,15 @@ def test_who_asks_for_many_copies_ends_its_own_and_nobody_elses() -> None:
     assert served(copies, OWN, honest + late) == [True, True, True]
 
 
+def test_one_peer_cannot_take_all_places_for_our_own_copy() -> None:
+    """A joiner's start stays, however many ask for other copies afterwards."""
+    copies, other = make(8), key(2).public_key
+    asked(copies, OWN, range(5), b"Mallory")
+    joiners = asked(copies, OWN, range(5, 6), b"Ben")
+    asked(copies, other, range(6, 40))
+    assert served(copies, OWN, joiners) == [True]
+
+
 def test_our_own_copy_is_kept_as_it_was_for_a_while_and_twice_at_most(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tapestry_p2p.gossip.canonical import pack, unpack
 from tapestry_p2p.gossip.effects import CloneSeen, OwnHead, Persist, ProfileDue, Send
-from tapestry_p2p.gossip.events import Publish, Unmute
+from tapestry_p2p.gossip.events import Disconnected, Publish, Unmute
 from tapestry_p2p.gossip.fork import decode_proof
 from tapestry_p2p.gossip.header import SignedHeader, decode_signed
 from tapestry_p2p.gossip.known import Known, decode_known
@@ -243,6 +243,16 @@ def test_who_did_not_hear_from_everybody_resumes(heard: int, knew: int) -> None:
         bench.hello(other.key, author.last, rows=(Row(author.key, 0, 5, 5),))  # as we told it
     bench.step(Unmute(bench.now))
     assert bench.protocol.must_resume is (min(heard, knew) < 2)
+
+
+def test_who_learned_our_head_from_us_cannot_vouch_for_it_when_it_comes_back() -> None:
+    author, other = _life(count=5), Author(7)
+    bench = Bench(0, Known(own=tuple(author.log), copies=(other.genesis(),)), mute=True)
+    bench.connect(other.key)
+    bench.step(Disconnected(other.key, bench.now))
+    bench.connect(other.key, author.last, rows=(Row(author.key, 0, 5, 5),))
+    bench.step(Unmute(bench.now))
+    assert bench.protocol.must_resume
 
 
 def test_an_old_life_turning_up_in_pieces_is_no_clone() -> None:
